@@ -1,0 +1,589 @@
+//! The events of a build stream: past tense, the least that makes the fact whole, no secret value.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Fence;
+use crate::definition::{Backend, Definition, Readiness, SourceType};
+use crate::digest::Digest;
+use crate::failure::Failure;
+use crate::ids::{ArtifactId, BuildId, TemplateId, WorkerId};
+use crate::name::{Namespace, Owner, Tag, TemplateName};
+use crate::time::Timestamp;
+
+/// Something that happened to a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub enum Event {
+    /// It was accepted.
+    Requested(Box<Requested>),
+    /// A worker took it.
+    Started(Started),
+    /// A phase began.
+    PhaseStarted(PhaseStarted),
+    /// A phase ended.
+    PhaseFinished(PhaseFinished),
+    /// The base is known by digest.
+    BaseResolved(BaseResolved),
+    /// Something was in the cache.
+    CacheHit(CacheSubject),
+    /// Something was not in the cache, and why.
+    CacheMissed(CacheMissed),
+    /// The cache was not asked, and why.
+    CacheBypassed(CacheBypassed),
+    /// Something was put into the cache.
+    CacheStored(CacheStored),
+    /// A step began.
+    StepStarted(StepStarted),
+    /// A step ended.
+    StepFinished(StepFinished),
+    /// Lines were written.
+    StepLogged(StepLogged),
+    /// The root filesystem's image was made.
+    RootfsBuilt(RootfsBuilt),
+    /// The root filesystem has its size.
+    RootfsGrown(RootfsGrown),
+    /// The machine came up.
+    VmBooted(VmBooted),
+    /// The start command was started.
+    StartCommandRan(StartCommandRan),
+    /// The readiness probe passed.
+    ReadinessPassed(ReadinessPassed),
+    /// The template is there: the successful end. It also moves the build's tags.
+    Snapshotted(Box<Snapshotted>),
+    /// An attempt failed and another will follow.
+    RetryScheduled(RetryScheduled),
+    /// Somebody wants it stopped.
+    CancelRequested(CancelRequested),
+    /// It was stopped.
+    Cancelled(Cancelled),
+    /// It failed for good.
+    Failed(Failure),
+}
+
+/// A request, as it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requested {
+    /// What to build; without secret values.
+    pub definition: Definition,
+    /// The digest of the definition's stored form.
+    pub definition_digest: Digest,
+    /// Who asked.
+    pub owner: Owner,
+    /// Where the template lives.
+    pub namespace: Namespace,
+    /// The template's name there.
+    pub name: TemplateName,
+    /// The template that this build is one of.
+    pub template_id: TemplateId,
+    /// The tags that the finished build gets; not empty.
+    pub tags: Vec<Tag>,
+    /// Which engine builds it.
+    pub backend: Backend,
+    /// Where the template comes from.
+    pub source_type: SourceType,
+    /// Registries that the request brought credentials for: host and kind of credentials.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registry_auth: BTreeMap<String, String>,
+    /// The build that this one repeats, and the first of the line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<RetryOf>,
+    /// The caller's idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// How often the build is attempted by itself.
+    pub max_attempts: u32,
+}
+
+/// Where a retry stands in its line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryOf {
+    /// The build that was retried.
+    pub build: BuildId,
+    /// The first build of the line.
+    pub original: BuildId,
+}
+
+/// A worker took the build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// How many there may be.
+    pub max_attempts: u32,
+    /// What the attempt's reports carry.
+    pub fence: Fence,
+}
+
+/// A part of the pipeline, in the wire's customary words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Resolving and pulling the base.
+    Preparing,
+    /// Looking for a finished artifact.
+    Cache,
+    /// Steps.
+    Step,
+    /// Making and growing the root filesystem.
+    Sync,
+    /// Booting.
+    VmCreate,
+    /// The start command.
+    Startup,
+    /// The readiness probe.
+    Readiness,
+    /// Freezing, capturing, restoring once.
+    Snapshot,
+    /// Publishing.
+    Finalize,
+    /// Releasing everything.
+    Cleanup,
+}
+
+impl Phase {
+    /// The wire's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Cache => "cache",
+            Self::Step => "step",
+            Self::Sync => "sync",
+            Self::VmCreate => "vm_create",
+            Self::Startup => "startup",
+            Self::Readiness => "readiness",
+            Self::Snapshot => "snapshot",
+            Self::Finalize => "finalize",
+            Self::Cleanup => "cleanup",
+        }
+    }
+}
+
+/// A phase began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseStarted {
+    /// Which.
+    pub phase: Phase,
+}
+
+/// A phase ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseFinished {
+    /// Which.
+    pub phase: Phase,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// The base is known by digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseResolved {
+    /// The reference that was resolved.
+    pub reference: String,
+    /// The image's manifest, or the artifact of the base template.
+    pub digest: Digest,
+}
+
+/// What a cache entry holds, in the wire's vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheKind {
+    /// A file's content.
+    FileBlob,
+    /// What a step changed.
+    Layer,
+    /// A whole artifact.
+    FinalArtifact,
+}
+
+/// Which cache entry is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheSubject {
+    /// What it holds.
+    pub kind: CacheKind,
+    /// What it is called in the log, for example the step's title.
+    pub subject: String,
+    /// The step, 1-based.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_index: Option<u32>,
+    /// The key it was looked up by.
+    pub key: Digest,
+}
+
+/// Something was not in the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheMissed {
+    /// What was looked up.
+    #[serde(flatten)]
+    pub entry: CacheSubject,
+    /// The first input that differs from the nearest earlier entry, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<String>,
+}
+
+/// Why the cache was not asked, in the wire's vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BypassReason {
+    /// The request wants everything built anew.
+    WholeBuildSkipCache,
+    /// A `skip_cache` step stands before.
+    BuilderCacheBoundary,
+    /// The files were uploaded anew.
+    ForceUpload,
+}
+
+/// The cache was not asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheBypassed {
+    /// What would have been looked up.
+    #[serde(flatten)]
+    pub entry: CacheSubject,
+    /// Why it was not.
+    pub reason: BypassReason,
+}
+
+/// Something was put into the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheStored {
+    /// What was stored.
+    #[serde(flatten)]
+    pub entry: CacheSubject,
+    /// How large it is.
+    pub bytes: u64,
+}
+
+/// A step began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepStarted {
+    /// Which, 1-based.
+    pub index: u32,
+    /// Of how many.
+    pub total: u32,
+    /// Its title.
+    pub name: String,
+}
+
+/// A step ended well. How a step fails is part of the build's failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFinished {
+    /// Which, 1-based.
+    pub index: u32,
+    /// Of how many.
+    pub total: u32,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Its exit code; none for steps that run no process, and for cached ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Whether it came from the cache.
+    pub cached: bool,
+}
+
+/// Where a line was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// A process's standard output.
+    Stdout,
+    /// A process's standard error.
+    Stderr,
+    /// The builder itself.
+    System,
+    /// The builder itself, when something deserves attention but does not fail the build.
+    Warning,
+}
+
+/// A batch of lines of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepLogged {
+    /// The phase that was under way.
+    pub phase: Phase,
+    /// The step, 1-based, and how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<(u32, u32)>,
+    /// The offset of the first line in the build's log. Set by [`super::decide`].
+    pub first_offset: u64,
+    /// The lines, in order; not empty.
+    pub lines: Vec<LogLine>,
+}
+
+/// A line of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was written.
+    pub at: Timestamp,
+    /// Where it was written to.
+    pub stream: LogStream,
+    /// The text, without its end of line.
+    pub text: String,
+}
+
+/// The root filesystem's image was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsBuilt {
+    /// The digest of the image before it was grown.
+    pub digest: Digest,
+    /// What the files need, in bytes.
+    pub content_bytes: u64,
+}
+
+/// The root filesystem has its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsGrown {
+    /// Size before, in bytes.
+    pub from_bytes: u64,
+    /// Size after, in bytes.
+    pub to_bytes: u64,
+}
+
+/// The machine came up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmBooted {
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// From the start of the VMM to the agent's first answer, in milliseconds.
+    pub boot_ms: u64,
+}
+
+/// The start command was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartCommandRan {
+    /// Its exit code; none while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+}
+
+/// The readiness probe passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadinessPassed {
+    /// The probe.
+    pub probe: Readiness,
+    /// How often it was tried.
+    pub tries: u32,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A file of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// The digest of its content.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// What a snapshot is bound to: it restores nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmmIdentity {
+    /// `qemu` or `firecracker`.
+    pub kind: String,
+    /// Its version.
+    pub version: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// The processor that the guest sees.
+    pub cpu_model: String,
+    /// The machine type and its options.
+    pub machine: String,
+    /// The guest kernel.
+    pub kernel_digest: Digest,
+    /// The guest agent and what boots it.
+    pub agent_digest: Digest,
+}
+
+/// How the snapshot was restored once before it was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreCheck {
+    /// From the start of the VMM to the agent's first answer, in milliseconds.
+    pub restore_ms: u64,
+    /// The size of the root filesystem, as the guest sees it, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// What machines of the template start with; names of variables, never their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeDefaults {
+    /// The names of the variables of the environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_keys: Vec<String>,
+    /// The start command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_cmd: Option<String>,
+    /// The user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The working folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// When the start command counts as up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
+}
+
+/// Metadata of the image that a template was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciMetadata {
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Ports, for example `8080/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed_ports: Vec<String>,
+    /// Folders that the image calls volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+}
+
+/// The template is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshotted {
+    /// The artifact.
+    pub artifact: ArtifactId,
+    /// Its root filesystem, which restores anywhere.
+    pub rootfs: FileRecord,
+    /// The machine's memory.
+    pub memory: FileRecord,
+    /// The machine's devices.
+    pub device_state: FileRecord,
+    /// What memory and devices are bound to.
+    pub vmm: VmmIdentity,
+    /// How it was restored once.
+    pub restore_check: RestoreCheck,
+    /// What machines start with.
+    pub runtime: RuntimeDefaults,
+    /// Metadata of the base image.
+    #[serde(default)]
+    pub oci: OciMetadata,
+    /// Whether the artifact was made by an earlier build.
+    pub reused: bool,
+}
+
+/// An attempt failed and another will follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryScheduled {
+    /// The attempt that failed, from 1.
+    pub attempt: u32,
+    /// Of how many.
+    pub max_attempts: u32,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// Somebody wants the build stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRequested {
+    /// Who, as the wire shows it.
+    pub by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The build was stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// What was running and was killed; empty if nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub killed: Vec<String>,
+}
+
+impl Event {
+    /// The event's stored and published name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Requested(_) => "Requested",
+            Self::Started(_) => "Started",
+            Self::PhaseStarted(_) => "PhaseStarted",
+            Self::PhaseFinished(_) => "PhaseFinished",
+            Self::BaseResolved(_) => "BaseResolved",
+            Self::CacheHit(_) => "CacheHit",
+            Self::CacheMissed(_) => "CacheMissed",
+            Self::CacheBypassed(_) => "CacheBypassed",
+            Self::CacheStored(_) => "CacheStored",
+            Self::StepStarted(_) => "StepStarted",
+            Self::StepFinished(_) => "StepFinished",
+            Self::StepLogged(_) => "StepLogged",
+            Self::RootfsBuilt(_) => "RootfsBuilt",
+            Self::RootfsGrown(_) => "RootfsGrown",
+            Self::VmBooted(_) => "VmBooted",
+            Self::StartCommandRan(_) => "StartCommandRan",
+            Self::ReadinessPassed(_) => "ReadinessPassed",
+            Self::Snapshotted(_) => "Snapshotted",
+            Self::RetryScheduled(_) => "RetryScheduled",
+            Self::CancelRequested(_) => "CancelRequested",
+            Self::Cancelled(_) => "Cancelled",
+            Self::Failed(_) => "Failed",
+        }
+    }
+
+    /// How many entries the event adds to the build's log: one, or one for each line of a batch.
+    pub fn log_entry_count(&self) -> u64 {
+        match self {
+            // A usize has at most 64 bits on every platform that Rust supports.
+            Self::StepLogged(logged) => u64::try_from(logged.lines.len()).unwrap_or(u64::MAX),
+            Self::Requested(_)
+            | Self::Started(_)
+            | Self::PhaseStarted(_)
+            | Self::PhaseFinished(_)
+            | Self::BaseResolved(_)
+            | Self::CacheHit(_)
+            | Self::CacheMissed(_)
+            | Self::CacheBypassed(_)
+            | Self::CacheStored(_)
+            | Self::StepStarted(_)
+            | Self::StepFinished(_)
+            | Self::RootfsBuilt(_)
+            | Self::RootfsGrown(_)
+            | Self::VmBooted(_)
+            | Self::StartCommandRan(_)
+            | Self::ReadinessPassed(_)
+            | Self::Snapshotted(_)
+            | Self::RetryScheduled(_)
+            | Self::CancelRequested(_)
+            | Self::Cancelled(_)
+            | Self::Failed(_) => 1,
+        }
+    }
+
+    /// Whether the event ends its build.
+    pub const fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::Snapshotted(_) | Self::Cancelled(_) | Self::Failed(_)
+        )
+    }
+
+    /// Whether a worker may report the event while it builds; the others have commands of their
+    /// own, because they change what may happen next.
+    pub const fn is_progress(&self) -> bool {
+        match self {
+            Self::PhaseStarted(_)
+            | Self::PhaseFinished(_)
+            | Self::BaseResolved(_)
+            | Self::CacheHit(_)
+            | Self::CacheMissed(_)
+            | Self::CacheBypassed(_)
+            | Self::CacheStored(_)
+            | Self::StepStarted(_)
+            | Self::StepFinished(_)
+            | Self::StepLogged(_)
+            | Self::RootfsBuilt(_)
+            | Self::RootfsGrown(_)
+            | Self::VmBooted(_)
+            | Self::StartCommandRan(_)
+            | Self::ReadinessPassed(_) => true,
+            Self::Requested(_)
+            | Self::Started(_)
+            | Self::Snapshotted(_)
+            | Self::RetryScheduled(_)
+            | Self::CancelRequested(_)
+            | Self::Cancelled(_)
+            | Self::Failed(_) => false,
+        }
+    }
+}
