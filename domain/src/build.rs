@@ -11,6 +11,7 @@
 //!    └──────────────────────────────────────►
 //! ```
 
+mod artifact;
 mod decide;
 mod event;
 mod evolve;
@@ -21,6 +22,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+pub use artifact::*;
 pub use decide::{Command, Rejection, RetryRequest, decide, retry};
 pub use event::*;
 pub use evolve::{CorruptStream, evolve, replay};

@@ -8,6 +8,7 @@
 //! of the outside.
 
 pub mod build;
+pub mod causes;
 pub mod definition;
 pub mod digest;
 pub mod event;

@@ -87,6 +87,9 @@ pub trait EventAppender: Send + Sync {
 /// Reads events.
 pub trait EventReader: Send + Sync {
     /// The events of a stream from version `from`, at most `count_max`.
+    ///
+    /// The log has bounds of its own, so there may be fewer: only an empty answer means that there
+    /// are no more.
     fn read_stream(
         &self,
         stream: &StreamName,
@@ -94,7 +97,8 @@ pub trait EventReader: Send + Sync {
         count_max: usize,
     ) -> impl Future<Output = Result<Vec<Recorded<Event>>, LogError>> + Send;
 
-    /// The events behind position `after`, in the order of the log, at most `count_max`.
+    /// The events behind position `after`, in the order of the log, at most `count_max`; there may
+    /// be fewer, as in [`EventReader::read_stream`].
     fn read_all(
         &self,
         after: Position,

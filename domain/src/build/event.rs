@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Fence;
+use super::{Fence, Snapshotted};
 use crate::definition::{Backend, Definition, Readiness, SourceType};
 use crate::digest::Digest;
 use crate::failure::Failure;
-use crate::ids::{ArtifactId, BuildId, TemplateId, WorkerId};
+use crate::ids::{BuildId, TemplateId, WorkerId};
 use crate::name::{Namespace, Owner, Tag, TemplateName};
 use crate::time::Timestamp;
 
@@ -366,101 +366,6 @@ pub struct ReadinessPassed {
     pub tries: u32,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
-}
-
-/// A file of an artifact.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileRecord {
-    /// The digest of its content.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub bytes: u64,
-}
-
-/// What a snapshot is bound to: it restores nowhere else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VmmIdentity {
-    /// `qemu` or `firecracker`.
-    pub kind: String,
-    /// Its version.
-    pub version: String,
-    /// `kvm` or `tcg`.
-    pub accelerator: String,
-    /// The processor that the guest sees.
-    pub cpu_model: String,
-    /// The machine type and its options.
-    pub machine: String,
-    /// The guest kernel.
-    pub kernel_digest: Digest,
-    /// The guest agent and what boots it.
-    pub agent_digest: Digest,
-}
-
-/// How the snapshot was restored once before it was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestoreCheck {
-    /// From the start of the VMM to the agent's first answer, in milliseconds.
-    pub restore_ms: u64,
-    /// The size of the root filesystem, as the guest sees it, in bytes.
-    pub disk_bytes: u64,
-}
-
-/// What machines of the template start with; names of variables, never their values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuntimeDefaults {
-    /// The names of the variables of the environment.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env_keys: Vec<String>,
-    /// The start command.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_cmd: Option<String>,
-    /// The user.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The working folder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workdir: Option<String>,
-    /// When the start command counts as up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readiness: Option<Readiness>,
-}
-
-/// Metadata of the image that a template was made from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OciMetadata {
-    /// Labels.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Ports, for example `8080/tcp`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exposed_ports: Vec<String>,
-    /// Folders that the image calls volumes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<String>,
-}
-
-/// The template is there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshotted {
-    /// The artifact.
-    pub artifact: ArtifactId,
-    /// Its root filesystem, which restores anywhere.
-    pub rootfs: FileRecord,
-    /// The machine's memory.
-    pub memory: FileRecord,
-    /// The machine's devices.
-    pub device_state: FileRecord,
-    /// What memory and devices are bound to.
-    pub vmm: VmmIdentity,
-    /// How it was restored once.
-    pub restore_check: RestoreCheck,
-    /// What machines start with.
-    pub runtime: RuntimeDefaults,
-    /// Metadata of the base image.
-    #[serde(default)]
-    pub oci: OciMetadata,
-    /// Whether the artifact was made by an earlier build.
-    pub reused: bool,
 }
 
 /// An attempt failed and another will follow.
