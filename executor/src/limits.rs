@@ -1,1 +1,5 @@
 //! Every bound of the worker, with its unit; all of them can be configured.
+
+pub mod artifact;
+pub mod output;
+pub mod rootfs;
