@@ -1,5 +1,6 @@
 //! Every bound of the worker, with its unit; all of them can be configured.
 
 pub mod artifact;
+pub mod layers;
 pub mod output;
 pub mod rootfs;

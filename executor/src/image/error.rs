@@ -1,0 +1,219 @@
+//! Why an image could not be had, and what that means for its build.
+
+use domain::Digest;
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+
+use super::reference::{ImageReference, InvalidReference};
+use crate::layers::{StoreError, UnpackError};
+
+/// What a failure means for the build that wanted the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageFailure {
+    /// The name is no image name.
+    BadReference,
+    /// The image exists for other platforms only.
+    UnsupportedPlatform,
+    /// The image is damaged, contradicts itself or asks for what no image may do.
+    Unsafe,
+    /// The registry wants other credentials.
+    Unauthorized,
+    /// The registry has no such image.
+    NotFound,
+    /// The registry could not be reached or failed; another attempt may succeed.
+    Pull,
+    /// The worker's disk is full.
+    DiskFull,
+}
+
+/// Why an image could not be resolved or pulled.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The name is no image name.
+    #[error("`{text}` is not an image reference")]
+    BadReference {
+        /// The name as given.
+        text: String,
+        /// What is wrong with it.
+        source: InvalidReference,
+    },
+    /// The image exists for other platforms only.
+    #[error("image `{image}` is not available for linux/amd64; it offers: {offered}")]
+    UnsupportedPlatform {
+        /// The image.
+        image: ImageReference,
+        /// The platforms that it offers.
+        offered: String,
+    },
+    /// The registry has no such image.
+    #[error("image `{image}` was not found at registry `{registry}`")]
+    NotFound {
+        /// The image.
+        image: ImageReference,
+        /// The host that was asked last.
+        registry: String,
+    },
+    /// The registry does not serve the image to these credentials. Some registries answer so for
+    /// images that do not exist.
+    #[error(
+        "registry `{registry}` does not allow to pull image `{image}`: it may not exist, or may need other credentials"
+    )]
+    Unauthorized {
+        /// The image.
+        image: ImageReference,
+        /// The host that was asked last.
+        registry: String,
+    },
+    /// The registry could not be reached or failed.
+    #[error("image `{image}` could not be pulled from registry `{registry}`")]
+    Pull {
+        /// The image.
+        image: ImageReference,
+        /// The host that was asked last.
+        registry: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A manifest or a configuration cannot be used.
+    #[error("image `{image}` is refused: {what}")]
+    Refused {
+        /// The image.
+        image: ImageReference,
+        /// What is wrong.
+        what: String,
+    },
+    /// What was received is not what was asked for.
+    #[error("image `{image}` is refused: {what} should have digest {expected} and has {actual}")]
+    DigestMismatch {
+        /// The image.
+        image: ImageReference,
+        /// Which part of it.
+        what: &'static str,
+        /// The digest it was asked for by.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// A layer cannot be unpacked.
+    #[error("image `{image}`: layer {layer} cannot be unpacked")]
+    Layer {
+        /// The image.
+        image: ImageReference,
+        /// The layer's digest as transferred.
+        layer: Digest,
+        /// The cause.
+        source: UnpackError,
+    },
+    /// The layer store failed.
+    #[error("image `{image}`: a layer cannot be kept")]
+    Store {
+        /// The image.
+        image: ImageReference,
+        /// The cause.
+        source: StoreError,
+    },
+    /// The HTTP client could not be set up.
+    #[error("the registry client cannot be set up")]
+    Client {
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl ImageError {
+    /// What the failure means for the build.
+    pub fn reason(&self) -> ImageFailure {
+        match self {
+            Self::BadReference { .. } => ImageFailure::BadReference,
+            Self::UnsupportedPlatform { .. } => ImageFailure::UnsupportedPlatform,
+            Self::NotFound { .. } => ImageFailure::NotFound,
+            Self::Unauthorized { .. } => ImageFailure::Unauthorized,
+            Self::Refused { .. } | Self::DigestMismatch { .. } => ImageFailure::Unsafe,
+            Self::Layer { source, .. } if source.is_disk_full() => ImageFailure::DiskFull,
+            Self::Layer { source, .. } => match source {
+                // The file's name or the disk's state: neither is the image's word against itself,
+                // but names that no filesystem takes come back at every attempt.
+                UnpackError::Write { source, .. } if is_host_fault(source) => ImageFailure::Pull,
+                UnpackError::LowersLost => ImageFailure::Pull,
+                UnpackError::Read { .. }
+                | UnpackError::Malformed { .. }
+                | UnpackError::Unsupported { .. }
+                | UnpackError::Refused { .. }
+                | UnpackError::TooLarge { .. }
+                | UnpackError::Write { .. } => ImageFailure::Unsafe,
+            },
+            Self::Store { source, .. } if source.is_disk_full() => ImageFailure::DiskFull,
+            Self::Pull { .. } | Self::Client { .. } | Self::Store { .. } => ImageFailure::Pull,
+        }
+    }
+}
+
+/// Whether a failed write says something about this host rather than about what was written.
+fn is_host_fault(error: &std::io::Error) -> bool {
+    let errno = error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(
+            rustix::io::Errno::IO
+                | rustix::io::Errno::ROFS
+                | rustix::io::Errno::MFILE
+                | rustix::io::Errno::NFILE
+                | rustix::io::Errno::NOMEM
+        )
+    )
+}
+
+/// How a registry's answer is acted on.
+#[derive(Debug)]
+pub(super) enum Answer {
+    NotFound,
+    Unauthorized,
+    /// Worth another attempt.
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// Not what was asked for, and it will not be.
+    Refused(String),
+}
+
+impl From<OciDistributionError> for Answer {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else the wire client names is a request that failed"
+    )]
+    fn from(error: OciDistributionError) -> Self {
+        match error {
+            OciDistributionError::UnauthorizedError { .. }
+            | OciDistributionError::AuthenticationFailure(_)
+            | OciDistributionError::ServerError {
+                code: 401 | 403, ..
+            } => Self::Unauthorized,
+            OciDistributionError::ImageManifestNotFoundError(_)
+            | OciDistributionError::ServerError { code: 404, .. } => Self::NotFound,
+            OciDistributionError::DigestError(error) => Self::Refused(error.to_string()),
+            OciDistributionError::RegistryError { ref envelope, .. } => {
+                let codes = || envelope.errors.iter().map(|error| &error.code);
+                if codes()
+                    .any(|code| matches!(code, OciErrorCode::Denied | OciErrorCode::Unauthorized))
+                {
+                    Self::Unauthorized
+                } else if codes().any(is_not_found) {
+                    Self::NotFound
+                } else {
+                    Self::Failed(error.into())
+                }
+            }
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+fn is_not_found(code: &OciErrorCode) -> bool {
+    matches!(
+        code,
+        OciErrorCode::BlobUnknown
+            | OciErrorCode::ManifestBlobUnknown
+            | OciErrorCode::ManifestUnknown
+            | OciErrorCode::NameUnknown
+            | OciErrorCode::NotFound
+    )
+}

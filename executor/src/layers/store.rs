@@ -1,0 +1,429 @@
+//! The folder of finished layers: made once per key, shared by all builds, evicted by age of use.
+//!
+//! On disk, format 1:
+//!
+//! ```text
+//! ROOT/lock                  held locked while a process owns the store
+//! ROOT/<64 hex>/diff/        the layer: what overlayfs gets
+//! ROOT/<64 hex>/meta.json    {"format":1,"key":"sha256:…","content_bytes":…}; its time of change is
+//!                            the layer's last use
+//! ROOT/.tmp-…                layers under way or on their way out; removed at the next start
+//! ```
+//!
+//! A layer is written under a temporary name, forced to disk, then renamed: a folder with a digest
+//! for a name is complete, whatever moment the machine stopped at.
+
+mod disk;
+mod staging;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use domain::Digest;
+
+use crate::limits::layers::LayerLimits;
+
+pub use staging::Staging;
+
+/// The layers of one worker. Clones share them.
+#[derive(Clone, Debug)]
+pub struct LayerStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    limits: LayerLimits,
+    /// Keeps other processes out until the store is dropped.
+    _lock: OwnedFd,
+    temporary_count: AtomicU64,
+    index: Mutex<Index>,
+    /// One lock per key that is being built; a build that ends leaves nothing behind.
+    flights: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// What the store holds. `use_count` is a clock of uses.
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashMap<Digest, Entry>,
+    content_bytes: u64,
+    use_count: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    content_bytes: u64,
+    last_use: u64,
+    handle: Weak<Handle>,
+}
+
+/// A finished layer. While a handle lives, the layer is in use and stays.
+#[derive(Clone, Debug)]
+pub struct Layer(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    key: Digest,
+    path: PathBuf,
+    content_bytes: u64,
+}
+
+impl Layer {
+    /// The key it is stored under.
+    pub fn key(&self) -> &Digest {
+        &self.0.key
+    }
+
+    /// The folder to mount. It must not be changed.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Bytes that its files take on the disk.
+    pub fn content_bytes(&self) -> u64 {
+        self.0.content_bytes
+    }
+}
+
+/// Whether a layer was there or had to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// It was there, or a concurrent build made it meanwhile.
+    Hit,
+    /// It was made now.
+    Built,
+}
+
+/// What an eviction removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// The layers, longest unused first.
+    pub layers: Vec<Digest>,
+    /// The bytes they took.
+    pub content_bytes: u64,
+}
+
+/// Why the store could not keep its promise.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process, or another value in this one, owns the folder.
+    #[error("the layer store `{}` is in use by another process", root.display())]
+    Owned {
+        /// The store's folder.
+        root: PathBuf,
+    },
+    /// The folder's path leaves no room for a layer's name in a mount option.
+    #[error("the path `{}` of the layer store is longer than {max} bytes or not absolute", root.display())]
+    UnusableRoot {
+        /// The store's folder.
+        root: PathBuf,
+        /// The most bytes it may have.
+        max: usize,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} `{}` in the layer store", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The runtime stopped before the operation ended.
+    #[error("the layer store was stopped")]
+    Stopped,
+}
+
+impl StoreError {
+    /// Whether the filesystem had no room.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
+/// Why [`LayerStore::get_or_build`] gave no layer.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError<E> {
+    /// The caller's build failed.
+    #[error("the layer could not be built")]
+    Build(#[source] E),
+    /// It was built but could not be kept, or there was no place to build it in.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl LayerStore {
+    /// Opens the store in the folder `root`, an absolute path, which is made if it is missing.
+    ///
+    /// What a stopped process left half done is removed, and so is a layer without a valid
+    /// description. Blocking.
+    ///
+    /// # Errors
+    /// [`StoreError::Owned`], [`StoreError::UnusableRoot`] or [`StoreError::Io`].
+    pub fn open(root: PathBuf, limits: LayerLimits) -> Result<Self, StoreError> {
+        let max = limits.root_path_bytes_max;
+        if root.as_os_str().len() > max || !root.is_absolute() {
+            return Err(StoreError::UnusableRoot { root, max });
+        }
+        let lock = disk::lock(&root)?;
+        let mut index = Index::default();
+        for found in disk::recover(&root)? {
+            index.insert(found.key, found.content_bytes);
+        }
+        Ok(Self(Arc::new(Inner {
+            root,
+            limits,
+            _lock: lock,
+            temporary_count: AtomicU64::new(0),
+            index: Mutex::new(index),
+            flights: Mutex::default(),
+        })))
+    }
+
+    /// The bounds on its layers.
+    pub fn limits(&self) -> &LayerLimits {
+        &self.0.limits
+    }
+
+    /// The folder that holds all layers.
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// Bytes that all layers take on the disk.
+    pub fn content_bytes(&self) -> u64 {
+        self.index().content_bytes
+    }
+
+    /// The layer of that key, which counts as a use; `None` if it has to be made.
+    pub fn get(&self, key: &Digest) -> Option<Layer> {
+        let path = self.path(key);
+        let layer = {
+            let mut index = self.index();
+            // One process owns the folder, but an operator's hand is stronger than a lock.
+            if !path.is_dir() {
+                index.remove(key);
+                return None;
+            }
+            index.acquire(key, path)?
+        };
+        self.stamp(&layer);
+        Some(layer)
+    }
+
+    /// Marks the layers of a mount, given bottom first, as used: the lowest as the last of all, so
+    /// that an eviction takes what is built on a layer before the layer.
+    pub fn touch(&self, layers: &[Layer]) {
+        for layer in layers.iter().rev() {
+            self.index().touch(layer.key());
+            self.stamp(layer);
+        }
+    }
+
+    /// The layer of that key, made by `build` if it is missing.
+    ///
+    /// `build` fills the folder [`Staging::path`]. Of concurrent callers for one key, one builds and
+    /// the others wait and get its layer; if it fails or is dropped, the next one builds in turn.
+    ///
+    /// # Errors
+    /// [`BuildError::Build`] with the caller's error, [`BuildError::Store`] if the layer cannot be
+    /// kept. Nothing is kept then.
+    pub async fn get_or_build<E, F, Fut>(
+        &self,
+        key: Digest,
+        build: F,
+    ) -> Result<(Layer, Provenance), BuildError<E>>
+    where
+        F: FnOnce(Staging) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+    {
+        if let Some(layer) = self.get(&key) {
+            return Ok((layer, Provenance::Hit));
+        }
+        let flight = self.flight(key);
+        let _turn = flight.lock().await;
+        if let Some(layer) = self.get(&key) {
+            return Ok((layer, Provenance::Hit));
+        }
+        let staging = self.stage(&key).await?;
+        build(staging.clone()).await.map_err(BuildError::Build)?;
+        let layer = self.commit(key, staging).await?;
+        Ok((layer, Provenance::Built))
+    }
+
+    /// Removes layers, the longest unused first, until all take at most `bytes_max` bytes or the
+    /// rest is in use.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: what could not be removed is no longer served, and goes away at the next
+    /// start.
+    pub async fn evict_to(&self, bytes_max: u64) -> Result<Evicted, StoreError> {
+        let store = self.clone();
+        run_blocking(move || store.evict_to_blocking(bytes_max)).await
+    }
+
+    fn evict_to_blocking(&self, bytes_max: u64) -> Result<Evicted, StoreError> {
+        let mut evicted = Evicted::default();
+        let mut leaving = Vec::new();
+        {
+            let mut index = self.index();
+            for key in index.idle() {
+                if index.content_bytes <= bytes_max {
+                    break;
+                }
+                // Under its new name nobody finds it, and a crash from here on removes it.
+                let target = self.temporary("evicted", &key);
+                disk::rename(&self.folder(&key), &target)?;
+                leaving.push(target);
+                evicted.content_bytes += index.remove(&key);
+                evicted.layers.push(key);
+            }
+        }
+        for path in leaving {
+            disk::remove(&path)?;
+        }
+        Ok(evicted)
+    }
+
+    async fn stage(&self, key: &Digest) -> Result<Staging, StoreError> {
+        let path = self.temporary("new", key);
+        run_blocking(move || Staging::create(path)).await
+    }
+
+    async fn commit(&self, key: Digest, staging: Staging) -> Result<Layer, StoreError> {
+        let store = self.clone();
+        run_blocking(move || {
+            let content_bytes = disk::commit(&store.0.root, &key, &staging, &store.folder(&key))?;
+            let mut index = store.index();
+            index.insert(key, content_bytes);
+            let layer = index.acquire(&key, store.path(&key));
+            Ok(layer.expect("the layer was inserted under the same lock"))
+        })
+        .await
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // No code that can panic runs between two changes that belong together.
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flight(&self, key: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self
+            .0
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        if let Some(flight) = flights.get(&key).and_then(Weak::upgrade) {
+            return flight;
+        }
+        let flight = Arc::default();
+        flights.insert(key, Arc::downgrade(&flight));
+        flight
+    }
+
+    fn folder(&self, key: &Digest) -> PathBuf {
+        self.0.root.join(key.hex())
+    }
+
+    fn path(&self, key: &Digest) -> PathBuf {
+        self.folder(key).join(disk::DIFF)
+    }
+
+    fn temporary(&self, purpose: &str, key: &Digest) -> PathBuf {
+        let number = self.0.temporary_count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}{purpose}-{}-{number}", disk::TEMPORARY, key.hex());
+        self.0.root.join(name)
+    }
+
+    /// Writes the last use to disk, beside the caller: a lost stamp only changes an eviction's order.
+    fn stamp(&self, layer: &Layer) {
+        let meta = self.folder(layer.key()).join(disk::META);
+        let stamp = move || {
+            if let Err(error) = disk::stamp(&meta) {
+                tracing::debug!(path = %meta.display(), %error, "a layer's last use was not written");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(stamp)),
+            Err(_) => stamp(),
+        }
+    }
+}
+
+impl Index {
+    fn insert(&mut self, key: Digest, content_bytes: u64) {
+        self.remove(&key);
+        self.use_count += 1;
+        self.content_bytes += content_bytes;
+        let entry = Entry {
+            content_bytes,
+            last_use: self.use_count,
+            handle: Weak::new(),
+        };
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &Digest) -> u64 {
+        let bytes = self
+            .entries
+            .remove(key)
+            .map_or(0, |entry| entry.content_bytes);
+        self.content_bytes -= bytes;
+        bytes
+    }
+
+    fn touch(&mut self, key: &Digest) {
+        self.use_count += 1;
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.last_use = self.use_count;
+        }
+    }
+
+    fn acquire(&mut self, key: &Digest, path: PathBuf) -> Option<Layer> {
+        self.touch(key);
+        let entry = self.entries.get_mut(key)?;
+        let handle = entry.handle.upgrade().unwrap_or_else(|| {
+            Arc::new(Handle {
+                key: *key,
+                path,
+                content_bytes: entry.content_bytes,
+            })
+        });
+        entry.handle = Arc::downgrade(&handle);
+        Some(Layer(handle))
+    }
+
+    /// The layers that nobody uses, longest unused first.
+    fn idle(&self) -> Vec<Digest> {
+        let mut idle: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.handle.strong_count() == 0)
+            .map(|(key, entry)| (entry.last_use, *key))
+            .collect();
+        idle.sort_unstable();
+        idle.into_iter().map(|(_, key)| key).collect()
+    }
+}
+
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::Stopped),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
