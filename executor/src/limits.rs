@@ -4,3 +4,4 @@ pub mod artifact;
 pub mod layers;
 pub mod output;
 pub mod rootfs;
+pub mod vmm;
