@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod layers;
+pub mod native;
 pub mod output;
 pub mod rootfs;
 pub mod vmm;

@@ -1,0 +1,48 @@
+//! Bounds of the native backend: one step, its container, its network, its file operations.
+
+use std::time::Duration;
+
+/// Bounds of step containers and of the file operations of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NativeLimits {
+    /// Processes and threads of one step at once.
+    pub pids_max: u32,
+    /// Size of a step's `/dev/shm`, in bytes.
+    pub shm_bytes_max: u64,
+    /// The most that is read at once from an output stream of a step, in bytes.
+    pub read_bytes: usize,
+    /// The part of a failed step's standard error that its error carries, in bytes.
+    pub stderr_tail_bytes: usize,
+    /// The part of a failed step's standard error that its error carries, in lines.
+    pub stderr_tail_lines: usize,
+    /// The largest `/etc/passwd` or `/etc/group` of an image that is read, in bytes.
+    pub account_file_bytes_max: u64,
+    /// The largest log of the container runtime that is read, in bytes.
+    pub runtime_log_bytes_max: u64,
+    /// How long a container may take to be gone after it was told to go.
+    pub kill_wait: Duration,
+    /// The pause between two looks at something that is going away.
+    pub poll_interval: Duration,
+    /// How long the user-mode network may take to come up.
+    pub network_ready_wait: Duration,
+    /// How long one call of a host tool (`ip`) may take.
+    pub tool_wait: Duration,
+}
+
+impl Default for NativeLimits {
+    fn default() -> Self {
+        Self {
+            pids_max: 4096,
+            shm_bytes_max: 64 * 1024 * 1024,
+            read_bytes: 64 * 1024,
+            stderr_tail_bytes: 8 * 1024,
+            stderr_tail_lines: 20,
+            account_file_bytes_max: 1024 * 1024,
+            runtime_log_bytes_max: 256 * 1024,
+            kill_wait: Duration::from_secs(20),
+            poll_interval: Duration::from_millis(10),
+            network_ready_wait: Duration::from_secs(20),
+            tool_wait: Duration::from_secs(20),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Carries out a plan: each step's layer comes from the store, or is made on top of the ones before.
+//!
+//! A layer is made in a staging folder that is the upper folder of an overlay, so what a failed step
+//! wrote goes away with the folder.
+
+mod making;
+mod tree;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use domain::build::BypassReason;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::account::AccountError;
+use super::container::{ContainerError, Containers, OutputStream};
+use super::context::OpenBlob;
+use super::files::FileError;
+use super::key::{Plan, PlannedStep};
+use crate::layers::{Layer, LayerStore, OverlayError, StoreError};
+use making::Making;
+
+pub use tree::unmount_left;
+
+/// What happens in a build, for whoever reports it. Events of a step come in this order: started; hit,
+/// missed or bypassed; output; stored; finished.
+pub trait StepObserver: Send {
+    /// Why something could not be reported; the build stops then.
+    type Error: std::error::Error + Send + 'static;
+
+    /// Takes an event of `step`.
+    fn event(
+        &mut self,
+        step: &PlannedStep,
+        event: StepEvent,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Takes a piece of the output of `step`, as it was written.
+    fn output(
+        &mut self,
+        step: &PlannedStep,
+        stream: OutputStream,
+        bytes: &[u8],
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// What happened to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepEvent {
+    /// It is its turn.
+    Started,
+    /// Its layer was there.
+    CacheHit,
+    /// Its layer was not there.
+    CacheMissed,
+    /// Nobody looked whether its layer was there.
+    CacheBypassed(BypassReason),
+    /// Its layer was made and kept.
+    CacheStored {
+        /// The size of the layer's content.
+        content_bytes: u64,
+    },
+    /// It is done.
+    Finished {
+        /// How long it took.
+        duration: Duration,
+        /// The exit code of its command; none for steps without one, and for cached ones.
+        exit_code: Option<i32>,
+        /// Whether its layer was there.
+        cached: bool,
+    },
+}
+
+/// What every container of a build may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepResources {
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub vcpus: u32,
+    /// How long each step may take.
+    pub deadline: Duration,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Its command exited with another code than 0.
+    #[error("the command exited with code {code}")]
+    Exited {
+        /// The code.
+        code: i32,
+        /// The last lines of its standard error.
+        stderr_tail: Vec<String>,
+    },
+    /// Its command needed more memory than it may use.
+    #[error("the command used more than the {memory_mib} MiB of memory that it may use")]
+    OutOfMemory {
+        /// The bound.
+        memory_mib: u32,
+        /// The exit code.
+        code: Option<i32>,
+        /// The last lines of its standard error.
+        stderr_tail: Vec<String>,
+    },
+    /// Its command took too long and was killed.
+    #[error("the command did not end within {seconds} s and was killed")]
+    TimedOut {
+        /// The bound in seconds.
+        seconds: u64,
+        /// The last lines of its standard error.
+        stderr_tail: Vec<String>,
+    },
+    /// The build was cancelled, and what was running is gone.
+    #[error("the step was cancelled")]
+    Cancelled,
+    /// Its user is none of the image's.
+    #[error("the step cannot run as `{user}`")]
+    User {
+        /// The user.
+        user: String,
+        /// The cause.
+        source: AccountError,
+    },
+    /// Its command cannot be started: the image has no shell, or the working folder is no folder.
+    #[error("the command cannot be started: {0}")]
+    NotStarted(String),
+    /// Its files could not be changed.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// The container broke down, through no fault of the step.
+    #[error("the step's container broke down")]
+    Container(#[source] ContainerError),
+    /// The tree of layers could not be mounted or unmounted.
+    #[error("cannot mount the step's files")]
+    Overlay(#[from] OverlayError),
+    /// A file operation of the builder failed.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// Why a build did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildFailure<E: std::error::Error + 'static> {
+    /// A step failed.
+    #[error("step {index} of {total} ({title}) failed")]
+    Step {
+        /// Which, 1-based.
+        index: u32,
+        /// Of how many.
+        total: u32,
+        /// The step as a log shows it.
+        title: String,
+        /// Why.
+        source: StepError,
+    },
+    /// A step's layer could not be kept.
+    #[error("the layer of step {index} cannot be kept")]
+    Store {
+        /// Which, 1-based.
+        index: u32,
+        /// The cause.
+        source: StoreError,
+    },
+    /// The observer could not report.
+    #[error("the build cannot be reported")]
+    Observer(#[source] E),
+}
+
+/// Carries out plans. Clones share everything.
+#[derive(Clone)]
+pub struct NativeBuilder {
+    /// Runs commands.
+    pub containers: Containers,
+    /// Keeps layers.
+    pub layers: LayerStore,
+    /// Opens the context's files.
+    pub blobs: OpenBlob,
+    /// A folder of the service alone, for mount points.
+    pub mounts_dir: PathBuf,
+}
+
+impl std::fmt::Debug for NativeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeBuilder")
+            .field("mounts_dir", &self.mounts_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NativeBuilder {
+    /// Makes what `plan` says on top of the layers `base`, bottom first, and gives all of them.
+    ///
+    /// # Errors
+    /// [`BuildFailure`]; the layers of the steps before are kept, nothing of the failed one is.
+    pub async fn build<O: StepObserver>(
+        &self,
+        plan: &Plan,
+        base: Vec<Layer>,
+        resources: StepResources,
+        observer: &mut O,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Layer>, BuildFailure<O::Error>> {
+        let mut layers = base;
+        for step in &plan.steps {
+            let began = Instant::now();
+            observer
+                .event(step, StepEvent::Started)
+                .await
+                .map_err(BuildFailure::Observer)?;
+            let making = Making {
+                builder: self,
+                plan,
+                step,
+                beneath: &layers,
+                resources,
+                cancel,
+            };
+            let (layer, exit_code, cached) = making.layer(observer).await?;
+            layers.extend(layer);
+            let finished = StepEvent::Finished {
+                duration: began.elapsed(),
+                exit_code,
+                cached,
+            };
+            observer
+                .event(step, finished)
+                .await
+                .map_err(BuildFailure::Observer)?;
+        }
+        Ok(layers)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! One step of a plan, from the look into the store to the kept layer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use super::tree::{Tree, blocking, io};
+use super::{BuildFailure, NativeBuilder, StepError, StepEvent, StepObserver, StepResources};
+use crate::layers::{BuildError, Layer, Provenance, Staging};
+use crate::limits::native::NativeLimits;
+use crate::native::container::{ContainerError, ContainerSpec, Exit, OutputSink, OutputStream};
+use crate::native::files::Changer;
+use crate::native::key::{Plan, PlannedStep};
+use crate::native::step::{Action, Command};
+use crate::native::tail::Tail;
+use crate::native::view::View;
+
+/// An error while a layer is made: of the step, or of who watches it.
+enum Unmade<E> {
+    Step(StepError),
+    Observer(E),
+}
+
+impl<E> From<StepError> for Unmade<E> {
+    fn from(error: StepError) -> Self {
+        Self::Step(error)
+    }
+}
+
+/// The making of one step's layer.
+pub(super) struct Making<'a> {
+    pub(super) builder: &'a NativeBuilder,
+    pub(super) plan: &'a Plan,
+    pub(super) step: &'a PlannedStep,
+    pub(super) beneath: &'a [Layer],
+    pub(super) resources: StepResources,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+impl Making<'_> {
+    /// The step's layer, if it makes one; its exit code, if it ran; whether it was there.
+    pub(super) async fn layer<O: StepObserver>(
+        &self,
+        observer: &mut O,
+    ) -> Result<(Option<Layer>, Option<i32>, bool), BuildFailure<O::Error>> {
+        let step = self.step;
+        if self.cancel.is_cancelled() {
+            return Err(self.failure(StepError::Cancelled));
+        }
+        if step.action == Action::Nothing {
+            return Ok((None, None, false));
+        }
+        let mut exit_code = None;
+        let running = AtomicBool::new(false);
+        let (watcher, code, is_running) = (&mut *observer, &mut exit_code, &running);
+        let build = move |staging: Staging| async move {
+            is_running.store(true, Ordering::Relaxed);
+            let looked = match step.bypass {
+                Some(reason) => StepEvent::CacheBypassed(reason),
+                None => StepEvent::CacheMissed,
+            };
+            watcher
+                .event(step, looked)
+                .await
+                .map_err(Unmade::Observer)?;
+            *code = self.fill(staging, watcher).await?;
+            Ok::<_, Unmade<O::Error>>(())
+        };
+        let given_up = async {
+            self.cancel.cancelled().await;
+            // Another build makes this layer: its turn is not worth waiting for. What we run ourselves
+            // ends by the token, and is waited for.
+            if running.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        let made = tokio::select! {
+            made = self.builder.layers.get_or_build(step.key, build) => made,
+            () = given_up => return Err(self.failure(StepError::Cancelled)),
+        };
+        let (layer, provenance) = made.map_err(|error| match error {
+            BuildError::Build(Unmade::Step(source)) => self.failure(source),
+            BuildError::Build(Unmade::Observer(error)) => BuildFailure::Observer(error),
+            BuildError::Store(source) => BuildFailure::Store {
+                index: step.index,
+                source,
+            },
+        })?;
+        let cached = provenance == Provenance::Hit;
+        let event = if cached {
+            StepEvent::CacheHit
+        } else {
+            StepEvent::CacheStored {
+                content_bytes: layer.content_bytes(),
+            }
+        };
+        observer
+            .event(step, event)
+            .await
+            .map_err(BuildFailure::Observer)?;
+        Ok((Some(layer), exit_code, cached))
+    }
+
+    fn failure<E: std::error::Error>(&self, source: StepError) -> BuildFailure<E> {
+        let (index, total, title) = (self.step.index, self.step.total, self.step.title.clone());
+        BuildFailure::Step {
+            index,
+            total,
+            title,
+            source,
+        }
+    }
+
+    /// Does what the step does, with its changes going to `staging`, and gives the exit code if it ran
+    /// a command.
+    async fn fill<O: StepObserver>(
+        &self,
+        staging: Staging,
+        observer: &mut O,
+    ) -> Result<Option<i32>, Unmade<O::Error>> {
+        let tree = Tree::mount(self.beneath, staging, &self.builder.mounts_dir).await?;
+        let done = self.act(&tree, observer).await;
+        // The error of the step is the one to tell.
+        let unmounted = tree.unmount(self.builder.containers.limits()).await;
+        let done = done?;
+        unmounted?;
+        Ok(done)
+    }
+
+    async fn act<O: StepObserver>(
+        &self,
+        tree: &Tree,
+        observer: &mut O,
+    ) -> Result<Option<i32>, Unmade<O::Error>> {
+        self.change(tree).await?;
+        match &self.step.action {
+            Action::Nothing | Action::Change(_) => Ok(None),
+            Action::Run(command) => self.run(command, tree, observer).await.map(Some),
+        }
+    }
+
+    /// Makes the step's own changes of files, and the working folders that are due.
+    async fn change(&self, tree: &Tree) -> Result<(), StepError> {
+        let (step, blobs) = (self.step.clone(), self.builder.blobs.clone());
+        let account_file_bytes_max = self.builder.containers.limits().account_file_bytes_max;
+        let root = tree.path().to_owned();
+        blocking("change files", move || {
+            let view = View::open(&root).map_err(|source| io("open the step's files", source))?;
+            let changer = Changer {
+                view: &view,
+                blobs: &blobs,
+                account_file_bytes_max,
+            };
+            changer.make_workdirs(&step.due)?;
+            if let Action::Change(change) = &step.action {
+                changer.make(change)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs the step's command and takes any exit code but 0 for an error.
+    async fn run<O: StepObserver>(
+        &self,
+        command: &Command,
+        tree: &Tree,
+        observer: &mut O,
+    ) -> Result<i32, Unmade<O::Error>> {
+        let limits = *self.builder.containers.limits();
+        let mut output = Watched {
+            observer,
+            step: self.step,
+            tail: Tail::new(limits.stderr_tail_bytes),
+            // Cancelled with the build, or alone when the output cannot be reported.
+            stop: self.cancel.child_token(),
+            error: None,
+        };
+        let stop = output.stop.clone();
+        let ran = self
+            .builder
+            .containers
+            .run(self.spec(command, tree), &mut output, stop)
+            .await;
+        if let Some(error) = output.error {
+            return Err(Unmade::Observer(error));
+        }
+        let exit = ran.map_err(container_error)?;
+        self.judge(exit, output.tail, &limits).map_err(Unmade::Step)
+    }
+
+    fn spec(&self, command: &Command, tree: &Tree) -> ContainerSpec {
+        let ambient = &self.step.ambient;
+        let mut env = ambient.env.clone();
+        for (name, value) in &command.defaults {
+            env.entry((*name).to_owned())
+                .or_insert_with(|| (*value).to_owned());
+        }
+        ContainerSpec {
+            rootfs: tree.path().to_owned(),
+            argv: vec![
+                "/bin/sh".to_owned(),
+                "-c".to_owned(),
+                command.script.clone(),
+            ],
+            env,
+            user: command.user.clone(),
+            workdir: ambient.workdir.clone(),
+            network: self.plan.network,
+            memory_mib: self.resources.memory_mib,
+            vcpus: self.resources.vcpus,
+            deadline: self.resources.deadline,
+        }
+    }
+
+    fn judge(&self, exit: Exit, tail: Tail, limits: &NativeLimits) -> Result<i32, StepError> {
+        let stderr_tail = tail.lines(limits.stderr_tail_lines);
+        match exit.code {
+            _ if exit.cancelled => Err(StepError::Cancelled),
+            _ if exit.timed_out => Err(StepError::TimedOut {
+                seconds: self.resources.deadline.as_secs(),
+                stderr_tail,
+            }),
+            code if exit.out_of_memory => Err(StepError::OutOfMemory {
+                memory_mib: self.resources.memory_mib,
+                code,
+                stderr_tail,
+            }),
+            Some(0) => Ok(0),
+            Some(code) => Err(StepError::Exited { code, stderr_tail }),
+            None => Err(StepError::Container(ContainerError::SupervisorLost)),
+        }
+    }
+}
+
+/// What is the step's fault, and what is the container's.
+fn container_error(error: ContainerError) -> StepError {
+    match error {
+        ContainerError::User { user, source } => StepError::User { user, source },
+        ContainerError::NotStarted(message) => StepError::NotStarted(message),
+        error @ (ContainerError::Workdir(_)
+        | ContainerError::Files { .. }
+        | ContainerError::Network(_)
+        | ContainerError::NetworkLost
+        | ContainerError::Supervise(_)
+        | ContainerError::SupervisorLost
+        | ContainerError::Lost(_)
+        | ContainerError::NotGone(_)) => StepError::Container(error),
+    }
+}
+
+/// Passes a command's output on, and keeps the end of its standard error.
+struct Watched<'a, O: StepObserver> {
+    observer: &'a mut O,
+    step: &'a PlannedStep,
+    tail: Tail,
+    stop: CancellationToken,
+    error: Option<O::Error>,
+}
+
+impl<O: StepObserver> OutputSink for &mut Watched<'_, O> {
+    async fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
+        if bytes.is_empty() || self.error.is_some() {
+            return;
+        }
+        if stream == OutputStream::Stderr {
+            self.tail.add(bytes);
+        }
+        if let Err(error) = self.observer.output(self.step, stream, bytes).await {
+            self.error = Some(error);
+            self.stop.cancel();
+        }
+    }
+}
