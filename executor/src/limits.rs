@@ -6,3 +6,25 @@ pub mod native;
 pub mod output;
 pub mod rootfs;
 pub mod vmm;
+pub mod worker;
+
+pub use worker::WorkerLimits;
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The worker itself.
+    pub worker: WorkerLimits,
+    /// Log lines.
+    pub output: output::OutputLimits,
+    /// Pulls.
+    pub image: layers::ImageLimits,
+    /// The layer store.
+    pub layers: layers::LayerLimits,
+    /// Artifacts.
+    pub artifact: artifact::ArtifactLimits,
+    /// Step containers.
+    pub native: native::NativeLimits,
+    /// Root filesystems.
+    pub rootfs: rootfs::RootfsLimits,
+}

@@ -1,0 +1,46 @@
+//! Bounds of the worker itself.
+
+/// How much is built at once, and how long that may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerLimits {
+    /// Builds that are built at once; the rest wait.
+    pub concurrent_builds_max: usize,
+    /// How long one attempt of a build may take, in seconds.
+    pub build_seconds_max: u64,
+    /// How long running builds may go on after the service was asked to end, in seconds.
+    pub drain_seconds_max: u64,
+    /// Events that are read from the log at once.
+    pub read_events_max: usize,
+    /// How long a command in a restored machine may run, in seconds.
+    pub exec_seconds_max: u64,
+    /// What is kept of each of its output streams, in bytes.
+    pub exec_output_bytes_max: usize,
+    /// How long one try of a readiness probe may take, in seconds.
+    pub probe_try_seconds_max: u64,
+    /// How long one step may take, in seconds.
+    pub step_seconds_max: u64,
+    /// What a step may use of memory at least, in MiB, however small the machine is to be.
+    pub step_memory_mib_min: u32,
+    /// The longest listing of a context that is read, in bytes.
+    pub context_listing_bytes_max: u64,
+    /// What layers may take on the disk, in bytes, apart from those in use.
+    pub layer_bytes_max: u64,
+}
+
+impl Default for WorkerLimits {
+    fn default() -> Self {
+        Self {
+            concurrent_builds_max: 2,
+            build_seconds_max: 3600,
+            drain_seconds_max: 30,
+            read_events_max: 1000,
+            exec_seconds_max: 600,
+            exec_output_bytes_max: 16 * 1024 * 1024,
+            probe_try_seconds_max: 10,
+            step_seconds_max: 1800,
+            step_memory_mib_min: 1024,
+            context_listing_bytes_max: 64 * 1024 * 1024,
+            layer_bytes_max: 20 * 1024 * 1024 * 1024,
+        }
+    }
+}

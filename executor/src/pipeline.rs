@@ -1,0 +1,213 @@
+//! One build, from its base to its artifact: the phases, in order, on one page.
+
+mod base;
+mod disk;
+mod failures;
+mod key;
+mod machine;
+mod settle;
+mod startup;
+mod steps;
+
+use commands::dispatch::DispatchError;
+use domain::build::{
+    Accepted, CacheBypassed, CacheMissed, CacheStored, Event, Phase, Rejection, Requested,
+    Snapshotted,
+};
+use domain::failure::Failure;
+use domain::ids::BuildId;
+use tokio_util::sync::CancellationToken;
+
+use crate::artifact::Artifact;
+use crate::report::{ReportError, Reporter};
+use crate::services::Services;
+
+/// The VMM's identity in the log's words.
+pub(crate) use settle::identity;
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The build.
+    pub build: BuildId,
+    /// The request.
+    pub requested: Requested,
+}
+
+impl Job {
+    /// The job of an accepted build.
+    pub fn new(build: &BuildId, accepted: &Accepted) -> Self {
+        Self {
+            build: build.clone(),
+            requested: (*accepted.requested).clone(),
+        }
+    }
+}
+
+/// How an attempt ended. Nothing of it runs any more.
+#[derive(Debug)]
+pub enum Ended {
+    /// The template is there.
+    Ready(Box<Snapshotted>),
+    /// It failed.
+    Failed(Failure),
+    /// It was told to stop.
+    Stopped {
+        /// What was running and was killed.
+        killed: Vec<String>,
+    },
+}
+
+/// Why a phase did not end well.
+#[derive(Debug)]
+enum Interruption {
+    Failed(Failure),
+    Stopped { killed: Vec<String> },
+}
+
+impl From<Failure> for Interruption {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<ReportError> for Interruption {
+    /// An attempt that may report nothing any more has been cancelled or replaced; the log knows.
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Event(DispatchError::Rejected(
+                Rejection::CancelRequested | Rejection::StaleFence { .. } | Rejection::Finished,
+            ))
+            | ReportError::Lines => Self::Stopped { killed: Vec::new() },
+            ReportError::Event(error) => Self::Failed(failures::internal(&error)),
+        }
+    }
+}
+
+/// What the phases of one attempt share.
+struct Attempt<'a> {
+    services: &'a Services,
+    job: &'a Job,
+    reporter: Reporter,
+    stop: CancellationToken,
+}
+
+/// Builds `job`, until it ends or `stop` is cancelled.
+pub async fn run(
+    services: &Services,
+    job: Job,
+    reporter: Reporter,
+    stop: CancellationToken,
+) -> Ended {
+    let attempt = Attempt {
+        services,
+        job: &job,
+        reporter,
+        stop,
+    };
+    match attempt.build().await {
+        Ok(snapshotted) => Ended::Ready(snapshotted),
+        Err(Interruption::Failed(failure)) => Ended::Failed(failure),
+        Err(Interruption::Stopped { killed }) => Ended::Stopped { killed },
+    }
+}
+
+impl Attempt<'_> {
+    async fn build(&self) -> Result<Box<Snapshotted>, Interruption> {
+        let base = self.resolve_base().await?;
+        let plan = self.plan_steps(&base).await?;
+        let runtime = settle::runtime(&self.job.requested.definition, &base.image.config);
+        let key = key::artifact((&plan).into(), self.job, &runtime, self.services);
+        if let Some(artifact) = self.find_artifact(&key).await? {
+            return Ok(settle::snapshotted(self.job, &artifact, true));
+        }
+        let layers = self.run_steps(&base, plan).await?;
+        let disk = self.make_disk(&layers).await?;
+        let captured = self.capture_machine(disk, &runtime).await?;
+        let artifact = self.publish(captured, &base, &runtime, &key).await?;
+        Ok(settle::snapshotted(self.job, &artifact, false))
+    }
+
+    /// Looks for a finished artifact of the same inputs.
+    async fn find_artifact(
+        &self,
+        key: &key::ArtifactKey,
+    ) -> Result<Option<Artifact>, Interruption> {
+        let phase = self.reporter.begin(Phase::Cache).await?;
+        let entry = key.subject();
+        let found = if let Some(reason) = key.bypass {
+            self.reporter
+                .event(Event::CacheBypassed(CacheBypassed { entry, reason }))
+                .await?;
+            None
+        } else {
+            let found = self.services.artifacts.find(&key.digest).await;
+            let found = found.map_err(|error| failures::artifact(&error))?;
+            let event = if found.is_some() {
+                Event::CacheHit(entry)
+            } else {
+                Event::CacheMissed(CacheMissed {
+                    entry,
+                    difference: None,
+                })
+            };
+            self.reporter.event(event).await?;
+            found
+        };
+        self.reporter.end(phase).await?;
+        Ok(found)
+    }
+
+    /// Publishes what was captured, under its key.
+    async fn publish(
+        &self,
+        captured: machine::CapturedMachine,
+        base: &base::Base,
+        runtime: &settle::Settled,
+        key: &key::ArtifactKey,
+    ) -> Result<Artifact, Interruption> {
+        let phase = self.reporter.begin(Phase::Finalize).await?;
+        let description = settle::description(self.job, base, runtime, &captured, self.services);
+        let store = &self.services.artifacts;
+        let artifact = store
+            .publish(captured.staging, description)
+            .await
+            .map_err(|error| failures::artifact(&error))?;
+        store
+            .link(&key.digest, artifact.id())
+            .await
+            .map_err(|error| failures::artifact(&error))?;
+        let manifest = &artifact.manifest;
+        let bytes = manifest.rootfs.bytes + manifest.memory.bytes + manifest.device_state.bytes;
+        let stored = CacheStored {
+            entry: key.subject(),
+            bytes,
+        };
+        self.reporter.event(Event::CacheStored(stored)).await?;
+        self.reporter.end(phase).await?;
+        Ok(artifact)
+    }
+
+    /// Stops here if the attempt was told to.
+    fn go_on(&self) -> Result<(), Interruption> {
+        if self.stop.is_cancelled() {
+            return Err(Interruption::Stopped { killed: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// Waits for `work`, or drops it when the attempt is told to stop; `what` it was is told then.
+    async fn unless_stopped<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Interruption> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {
+                Err(Interruption::Stopped { killed: vec![what.to_owned()] })
+            }
+            done = work => Ok(done),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The steps of a declarative template: planned from what decides them, carried out by the native
+//! builder, told to the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Digest;
+use domain::build::{
+    BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, Event,
+    LogStream, Phase, StepFinished, StepStarted,
+};
+use domain::definition::{ContextManifest, Source};
+use domain::digest::Hasher;
+use domain::failure::{Failure, FailureReason};
+
+use super::base::Base;
+use super::{Attempt, Interruption, failures, settle};
+use crate::layers::Layer;
+use crate::limits::output::OutputLimits;
+use crate::native::builder::{
+    BuildFailure, NativeBuilder, StepError, StepEvent, StepObserver, StepResources,
+};
+use crate::native::container::{OutputStream, StepNetwork};
+use crate::native::key::{Inputs, Plan, PlannedStep};
+use crate::native::step::Ambient;
+use crate::output::lines::LineAssembler;
+use crate::report::{ReportError, Reporter};
+
+/// Under what the root filesystem of a build is known, and why no earlier one may stand for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RootfsKey {
+    pub(super) digest: Digest,
+    pub(super) bypass: Option<BypassReason>,
+}
+
+impl From<&Plan> for RootfsKey {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            digest: plan.key,
+            bypass: plan.bypass,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// What the steps will do, and under which keys; nothing is run.
+    pub(super) async fn plan_steps(&self, base: &Base) -> Result<Plan, Interruption> {
+        let definition = &self.job.requested.definition;
+        let Source::Declarative {
+            steps, build_envs, ..
+        } = &definition.source
+        else {
+            let message = "This worker builds no Dockerfiles.";
+            return Err(Failure::new(FailureReason::DockerfileInvalid, message).into());
+        };
+        let context = self.context().await?;
+        let image = &base.image.config;
+        let mut env: BTreeMap<String, String> = settle::variables(image);
+        env.extend(build_envs.clone());
+        let or = |text: &str, default: &str| {
+            if text.is_empty() {
+                default.to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
+        let inputs = Inputs {
+            base: base.image.manifest_digest,
+            steps,
+            ambient: Ambient {
+                env,
+                user: or(&image.user, "root"),
+                workdir: or(&image.working_dir, "/"),
+            },
+            context: context.as_ref(),
+            network: if definition.config.internet_access {
+                StepNetwork::Internet
+            } else {
+                StepNetwork::None
+            },
+            skip_cache: definition.skip_cache,
+            // Of the build: a second attempt finds what the first one made.
+            nonce: Hasher::new("nonce/v1")
+                .field(self.job.build.as_str())
+                .finish(),
+        };
+        let planned = Plan::new(&inputs).map_err(|error| {
+            let mut failure =
+                Failure::new(FailureReason::StepFailed, domain::causes::chain(&error));
+            failure.step_index = Some(error.index);
+            failure
+        })?;
+        Ok(planned)
+    }
+
+    /// The listing of the build's context, from the blob store.
+    async fn context(&self) -> Result<Option<ContextManifest>, Interruption> {
+        let Some(context) = &self.job.requested.definition.context else {
+            return Ok(None);
+        };
+        let bytes_max = self.services.limits.worker.context_listing_bytes_max;
+        let listing = self.services.blobs.read(&context.digest, bytes_max).await;
+        let listing = listing.map_err(|error| failures::internal(&error))?;
+        let manifest =
+            serde_json::from_slice(&listing).map_err(|error| failures::internal(&error))?;
+        Ok(Some(manifest))
+    }
+
+    /// Carries the plan out on top of the base; all layers, bottom first.
+    pub(super) async fn run_steps(
+        &self,
+        base: &Base,
+        plan: Plan,
+    ) -> Result<Vec<Layer>, Interruption> {
+        let layers = self.pull_base(base).await?;
+        self.go_on()?;
+        let phase = self.reporter.begin(Phase::Step).await?;
+        let services = self.services;
+        let blobs = services.blobs.clone();
+        let builder = NativeBuilder {
+            containers: services.containers.clone(),
+            layers: services.layers.clone(),
+            blobs: Arc::new(move |digest| std::fs::File::open(blobs.path(digest))),
+            mounts_dir: services.work_dir.path().to_owned(),
+        };
+        let config = &self.job.requested.definition.config;
+        let limits = &services.limits.worker;
+        let resources = StepResources {
+            memory_mib: config.memory_mib.max(limits.step_memory_mib_min),
+            vcpus: config.vcpus,
+            deadline: Duration::from_secs(limits.step_seconds_max),
+        };
+        let mut observer = Observer::new(self.reporter.clone(), services.limits.output);
+        let built = builder
+            .build(&plan, layers, resources, &mut observer, &self.stop)
+            .await;
+        let layers = match built {
+            Ok(layers) => layers,
+            Err(failure) => {
+                observer.end_lines().await?;
+                return Err(interruption(failure));
+            }
+        };
+        self.reporter.end(phase).await?;
+        Ok(layers)
+    }
+}
+
+/// Tells the log what happens in steps.
+struct Observer {
+    reporter: Reporter,
+    limits: OutputLimits,
+    stdout: LineAssembler,
+    stderr: LineAssembler,
+}
+
+impl Observer {
+    fn new(reporter: Reporter, limits: OutputLimits) -> Self {
+        let lines = || LineAssembler::new(limits.line_bytes_max);
+        Self {
+            reporter,
+            limits,
+            stdout: lines(),
+            stderr: lines(),
+        }
+    }
+
+    /// Writes the lines that the step left without an end.
+    async fn end_lines(&mut self) -> Result<(), ReportError> {
+        let rest = [
+            (LogStream::Stdout, self.stdout.finish()),
+            (LogStream::Stderr, self.stderr.finish()),
+        ];
+        for (stream, line) in rest {
+            if let Some(line) = line {
+                self.reporter.line(stream, line).await?;
+            }
+        }
+        let fresh = || LineAssembler::new(self.limits.line_bytes_max);
+        (self.stdout, self.stderr) = (fresh(), fresh());
+        Ok(())
+    }
+}
+
+impl StepObserver for Observer {
+    type Error = ReportError;
+
+    async fn event(&mut self, step: &PlannedStep, event: StepEvent) -> Result<(), ReportError> {
+        let (index, total) = (step.index, step.total);
+        let entry = CacheSubject {
+            kind: CacheKind::Layer,
+            subject: step.title.clone(),
+            step_index: Some(index),
+            key: step.key,
+        };
+        let event = match event {
+            StepEvent::Started => Event::StepStarted(StepStarted {
+                index,
+                total,
+                name: step.title.clone(),
+            }),
+            StepEvent::CacheHit => Event::CacheHit(entry),
+            StepEvent::CacheMissed => Event::CacheMissed(CacheMissed {
+                entry,
+                difference: None,
+            }),
+            StepEvent::CacheBypassed(reason) => {
+                Event::CacheBypassed(CacheBypassed { entry, reason })
+            }
+            StepEvent::CacheStored { content_bytes } => {
+                self.end_lines().await?;
+                Event::CacheStored(CacheStored {
+                    entry,
+                    bytes: content_bytes,
+                })
+            }
+            StepEvent::Finished {
+                duration,
+                exit_code,
+                cached,
+            } => {
+                self.end_lines().await?;
+                let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                let finished = StepFinished {
+                    index,
+                    total,
+                    duration_ms,
+                    exit_code,
+                    cached,
+                };
+                Event::StepFinished(finished)
+            }
+        };
+        self.reporter.event(event).await
+    }
+
+    async fn output(
+        &mut self,
+        _step: &PlannedStep,
+        stream: OutputStream,
+        bytes: &[u8],
+    ) -> Result<(), ReportError> {
+        let (assembler, stream) = match stream {
+            OutputStream::Stdout => (&mut self.stdout, LogStream::Stdout),
+            OutputStream::Stderr => (&mut self.stderr, LogStream::Stderr),
+        };
+        let mut lines = Vec::new();
+        assembler.push(bytes, &mut lines);
+        for line in lines {
+            self.reporter.line(stream, line).await?;
+        }
+        Ok(())
+    }
+}
+
+fn interruption(failure: BuildFailure<ReportError>) -> Interruption {
+    match failure {
+        BuildFailure::Observer(error) => error.into(),
+        BuildFailure::Store { source, .. } => failures::store(&source).into(),
+        BuildFailure::Step {
+            source: StepError::Cancelled,
+            index,
+            ..
+        } => Interruption::Stopped {
+            killed: vec![format!("the container of step {index}")],
+        },
+        BuildFailure::Step {
+            index,
+            total,
+            title,
+            source,
+        } => step_failure(index, total, &title, source).into(),
+    }
+}
+
+fn step_failure(index: u32, total: u32, title: &str, error: StepError) -> Failure {
+    let step = format!("Step {index} of {total} (`{title}`)");
+    let (reason, exit_code, tail) = match &error {
+        StepError::Exited { code, stderr_tail } => {
+            (FailureReason::StepFailed, Some(*code), stderr_tail.clone())
+        }
+        StepError::OutOfMemory {
+            code, stderr_tail, ..
+        } => (FailureReason::OutOfMemory, *code, stderr_tail.clone()),
+        StepError::TimedOut { stderr_tail, .. } => {
+            (FailureReason::Timeout, None, stderr_tail.clone())
+        }
+        StepError::Files(error) if error.is_disk_full() => {
+            (FailureReason::DiskFull, None, Vec::new())
+        }
+        StepError::User { .. } | StepError::NotStarted(_) | StepError::Files(_) => {
+            (FailureReason::StepFailed, None, Vec::new())
+        }
+        StepError::Cancelled
+        | StepError::Container(_)
+        | StepError::Overlay(_)
+        | StepError::Io { .. } => (FailureReason::Internal, None, Vec::new()),
+    };
+    let last = if tail.is_empty() {
+        String::new()
+    } else {
+        format!(
+            " The last lines of its standard error:\n{}",
+            tail.join("\n")
+        )
+    };
+    let message = format!("{step} failed: {}.{last}", domain::causes::chain(&error));
+    let mut failure = Failure::new(reason, message).with_detail("command", title);
+    failure.step_index = Some(index);
+    failure.exit_code = exit_code;
+    failure.stderr_tail = tail;
+    failure
+}

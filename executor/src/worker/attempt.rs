@@ -1,0 +1,199 @@
+//! One attempt of a build: started in the log, run, and ended in the log, whatever happens.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use commands::dispatch::{DispatchError, Meta};
+use domain::build::{Build, Command, Fence, Rejection};
+use domain::failure::{Failure, FailureReason};
+use domain::ids::{BuildId, WorkerId};
+use domain::recorded::Actor;
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::pipeline::{self, Ended, Job};
+use crate::report::{self, AttemptId};
+use crate::services::Services;
+use domain::causes::chain;
+
+/// One attempt of one build, from its start to its end in the log.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) scribe: Scribe,
+    pub(super) stop: CancellationToken,
+    pub(super) seconds_max: u64,
+}
+
+impl Attempt {
+    /// Runs it; the build, when nothing of the attempt runs any more.
+    pub(super) async fn run(self) -> BuildId {
+        let build = self.scribe.build.clone();
+        let worker = self.scribe.worker.clone();
+        match self.scribe.clone().give(Command::Start { worker }).await {
+            Ok(Build::Building(accepted, attempt)) => {
+                info!(attempt = accepted.attempt_count, "building");
+                Box::pin(self.build(Job::new(&build, &accepted), attempt.fence)).await;
+            }
+            Ok(_) => error!("a started build is not building"),
+            // Cancelled, or taken meanwhile: the log tells the plan.
+            Err(DispatchError::Rejected(rejection)) => debug!(%rejection, "not started"),
+            Err(error) => error!(error = %chain(&error), "could not start the build"),
+        }
+        build
+    }
+
+    async fn build(self, job: Job, fence: Fence) {
+        let Scribe {
+            services,
+            worker,
+            build,
+        } = self.scribe.clone();
+        let id = AttemptId {
+            worker,
+            build,
+            fence,
+        };
+        let (reporter, reporting) = report::begin(
+            id,
+            services.dispatcher.clone(),
+            Arc::clone(&services.ids),
+            Arc::clone(&services.clock),
+            services.limits.output,
+        );
+        // The pipeline is told to stop and then awaited, never dropped: it leaves nothing behind.
+        let timed_out = CancellationToken::new();
+        let watchdog = tokio::spawn(stop_after(
+            Duration::from_secs(self.seconds_max),
+            self.stop.clone(),
+            timed_out.clone(),
+        ));
+        let stop = self.stop.clone();
+        let pipeline = Box::pin(pipeline::run(&services, job, reporter, stop));
+        let ended = AssertUnwindSafe(pipeline)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                Ended::Failed(Failure::new(
+                    FailureReason::Internal,
+                    "The builder ran into a defect.",
+                ))
+            });
+        watchdog.abort();
+        if let Err(error) = reporting.finish().await {
+            warn!(error = %chain(&error), "the end of the build's log is lost");
+        }
+        if let Err(error) = services
+            .layers
+            .evict_to(services.limits.worker.layer_bytes_max)
+            .await
+        {
+            warn!(error = %chain(&error), "the layer store could not be kept within its bound");
+        }
+        let timed_out = timed_out.is_cancelled();
+        let command = self.last_word(ended, fence, timed_out).await;
+        self.scribe.record(command).await;
+    }
+
+    /// What the log is told at the end of an attempt.
+    async fn last_word(&self, ended: Ended, fence: Fence, timed_out: bool) -> Command {
+        match ended {
+            Ended::Ready(snapshotted) => Command::Complete { fence, snapshotted },
+            Ended::Stopped { .. } if timed_out => {
+                let message = format!("The build took longer than {} s.", self.seconds_max);
+                Command::Fail {
+                    fence,
+                    failure: Failure::new(FailureReason::Timeout, message),
+                }
+            }
+            Ended::Failed(failure) => Command::Fail { fence, failure },
+            Ended::Stopped { killed } => {
+                // Stopped by a cancellation, or by the shutdown of the service: the log knows.
+                match self
+                    .scribe
+                    .services
+                    .dispatcher
+                    .load_build(&self.scribe.build)
+                    .await
+                {
+                    Ok((Build::Cancelling(..), _)) => Command::ConfirmCancelled { fence, killed },
+                    _ => Command::Fail {
+                        fence,
+                        failure: Failure::new(
+                            FailureReason::WorkerLost,
+                            "The service was shut down while it built.",
+                        ),
+                    },
+                }
+            }
+        }
+    }
+}
+
+/// Tells a build to stop when its time is over.
+async fn stop_after(time: Duration, stop: CancellationToken, timed_out: CancellationToken) {
+    tokio::time::sleep(time).await;
+    timed_out.cancel();
+    stop.cancel();
+}
+
+/// Who tells the log about a build.
+///
+/// Owned, because the compiler cannot show that futures which borrow it across a dispatch may
+/// change threads ("implementation of `Send` is not general enough").
+#[derive(Clone, Debug)]
+pub(super) struct Scribe {
+    pub(super) services: Arc<Services>,
+    pub(super) worker: WorkerId,
+    pub(super) build: BuildId,
+}
+
+impl Scribe {
+    async fn give(self, command: Command) -> Result<Build, DispatchError<Rejection>> {
+        let meta = Meta {
+            command_id: self.services.ids.new_command_id(),
+            actor: Actor::Worker { id: self.worker },
+        };
+        let done = self
+            .services
+            .dispatcher
+            .build(&self.build, meta, command)
+            .await?;
+        Ok(done.state)
+    }
+
+    /// Gives a command about a build; a cancellation that came between is confirmed instead.
+    pub(super) async fn record(self, command: Command) {
+        let fence = match &command {
+            Command::Complete { fence, .. } | Command::Fail { fence, .. } => Some(*fence),
+            Command::Request(_)
+            | Command::Start { .. }
+            | Command::Report { .. }
+            | Command::Abandon { .. }
+            | Command::Cancel { .. }
+            | Command::ConfirmCancelled { .. } => None,
+        };
+        let build = self.build.clone();
+        let mut outcome = self.clone().give(command).await;
+        if let (Err(DispatchError::Rejected(Rejection::CancelRequested)), Some(fence)) =
+            (&outcome, fence)
+        {
+            outcome = self
+                .give(Command::ConfirmCancelled {
+                    fence,
+                    killed: Vec::new(),
+                })
+                .await;
+        }
+        match outcome {
+            Ok(_) => {}
+            Err(DispatchError::Rejected(rejection)) => {
+                info!(build.id = %build, %rejection, "outcome refused");
+            }
+            Err(error) => {
+                error!(build.id = %build, error = %chain(&error), "outcome could not be recorded");
+            }
+        }
+    }
+}
