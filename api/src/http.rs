@@ -1,0 +1,78 @@
+//! HTTP: one entry for every request, one file a group of endpoints.
+
+pub mod admin;
+pub mod auth;
+pub mod blobs;
+pub mod body;
+pub mod builds;
+pub mod entry;
+pub mod error;
+pub mod logs;
+pub mod query;
+pub mod reply;
+pub mod request_id;
+pub mod route;
+pub mod templates;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::{App as Router, HttpServer, web};
+
+use crate::service::App;
+
+/// How long a client may take to send the head of a request.
+const REQUEST_HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long written answers have to reach their clients when the service stops, in seconds. Open
+/// requests were waited for before; idle connections use up this time, too.
+const LAST_BYTES_SECS: u64 = 1;
+
+/// The service, listening on `listener`.
+///
+/// # Errors
+/// If the listener cannot be used.
+pub fn server(app: &Arc<App>, listener: TcpListener) -> io::Result<(Server, SocketAddr)> {
+    let address = listener.local_addr()?;
+    let limits = app.config.limits.clone();
+    let data = web::Data::from(Arc::clone(app));
+    let server = HttpServer::new(move || {
+        Router::new()
+            .app_data(data.clone())
+            .default_service(web::to(entry::entry))
+    })
+    .workers(app.config.http.workers)
+    .max_connections(limits.connection_count_max)
+    .keep_alive(Duration::from_secs(limits.idle_connection_secs_max))
+    .client_request_timeout(REQUEST_HEAD_PATIENCE)
+    .shutdown_timeout(LAST_BYTES_SECS)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok((server, address))
+}
+
+/// The operator's door, listening on `listener`.
+///
+/// # Errors
+/// If the listener cannot be used.
+pub fn admin_server(app: &Arc<App>, listener: UnixListener) -> io::Result<Server> {
+    let data = web::Data::from(Arc::clone(app));
+    let server = HttpServer::new(move || {
+        Router::new()
+            .app_data(data.clone())
+            .default_service(web::to(admin::entry))
+    })
+    .workers(1)
+    .shutdown_timeout(LAST_BYTES_SECS)
+    .disable_signals()
+    .listen_uds(listener)?
+    .run();
+    Ok(server)
+}

@@ -1,0 +1,101 @@
+//! The operator's door: a socket in the data folder that only its owner can open. Whoever can open
+//! it could as well read and change the data itself, so there are no keys here.
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::body::Body;
+use super::entry::{body, guarded};
+use super::error::ApiError;
+use super::query::Parameters;
+use super::{reply, request_id, route};
+use crate::service::App;
+use crate::service::operator::{self, OperatorError};
+use crate::wire::admin::NewKey;
+
+/// The largest body that is read here.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Answers an operator's command.
+pub async fn entry(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
+    let app = app.into_inner();
+    let id = request_id::of(&request, &app);
+    let mut body = body(&request, payload, &app);
+    guarded(&id, answer(&request, &mut body, &app)).await
+}
+
+async fn answer(
+    request: &HttpRequest,
+    body: &mut Body,
+    app: &Arc<App>,
+) -> Result<HttpResponse, ApiError> {
+    let path = request.uri().path();
+    let segments: Vec<String> = path
+        .trim_start_matches('/')
+        .split('/')
+        .map(route::decode)
+        .collect::<Result<_, _>>()?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match (request.method().as_str(), segments.as_slice()) {
+        ("GET", ["admin", "status"]) => {
+            let ready = app.not_ready().is_none();
+            reply::json(StatusCode::OK, &serde_json::json!({"ready": ready}))
+        }
+        ("GET", ["admin", "keys"]) => {
+            let keys = operator::list_keys(&app.dispatcher)
+                .await
+                .map_err(refused)?;
+            reply::json(StatusCode::OK, &keys)
+        }
+        ("POST", ["admin", "keys"]) => {
+            let bytes = body.bytes(BODY_BYTES_MAX).await?;
+            let new: NewKey = serde_json::from_slice(&bytes)
+                .map_err(|err| ApiError::BadRequest(err.to_string()))?;
+            let created = operator::create_key(&app.dispatcher, &app.ids, new)
+                .await
+                .map_err(refused)?;
+            refresh_keys(app).await?;
+            reply::json(StatusCode::CREATED, &created)
+        }
+        ("DELETE", ["admin", "keys", id]) => {
+            operator::revoke_key(&app.dispatcher, &app.ids, id)
+                .await
+                .map_err(refused)?;
+            refresh_keys(app).await?;
+            Ok(reply::no_content())
+        }
+        ("GET", ["admin", "templates", reference]) => {
+            let parameters = Parameters::read(request.query_string())?;
+            let owner = parameters.get("owner").unwrap_or("default");
+            let resolved = operator::resolve(&app.views, owner, reference).map_err(refused)?;
+            reply::json(StatusCode::OK, &resolved)
+        }
+        _ => Err(ApiError::RouteNotFound),
+    }
+}
+
+/// The change holds from the moment of the answer.
+async fn refresh_keys(app: &App) -> Result<(), ApiError> {
+    let (keys, _) = app
+        .dispatcher
+        .load_keys()
+        .await
+        .map_err(crate::service::accept::dispatch_error)?;
+    app.keys.replace(&keys);
+    Ok(())
+}
+
+fn refused(err: OperatorError) -> ApiError {
+    match err {
+        OperatorError::Invalid(_) | OperatorError::Label => ApiError::BadRequest(err.to_string()),
+        OperatorError::UnknownKey(_) => ApiError::KeyNotFound(err.to_string()),
+        OperatorError::UnknownTemplate { .. } => ApiError::BadReference(err.to_string()),
+        err @ (OperatorError::Entropy(_)
+        | OperatorError::Load(_)
+        | OperatorError::Record(_)
+        | OperatorError::Views(_)) => ApiError::internal(err),
+    }
+}

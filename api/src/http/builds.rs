@@ -1,0 +1,199 @@
+//! Builds: asking for one, looking at it, stopping it.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use domain::build::Command;
+use domain::ids::BuildId;
+use projections::builds::BuildRow;
+use projections::templates::TemplateRow;
+
+use super::body::Body;
+use super::error::ApiError;
+use super::query::Parameters;
+use super::{logs, reply};
+use crate::normalise::{self, BuildRequest};
+use crate::service::accept::{accept, accept_retry, dispatch_error};
+use crate::service::keys::Caller;
+use crate::service::{App, present};
+use crate::wire::build::StatusSnapshot;
+
+/// The longest reason for a cancellation that is kept.
+const REASON_BYTES_MAX: usize = 1000;
+
+/// `POST /v1/templates/build`: builds, and streams the log. What is wrong with the request is said
+/// before the stream begins; a client that goes away does not stop the build.
+///
+/// # Errors
+/// [`ApiError`]; nothing was accepted then.
+pub async fn build(
+    app: &Arc<App>,
+    caller: Caller,
+    body: &mut Body,
+) -> Result<HttpResponse, ApiError> {
+    // Before the build is accepted: a build whose log cannot be streamed would be lost to its
+    // caller.
+    let room = logs::room(app)?;
+    let request = read_request(app, &caller, body).await?;
+    let row = accept(app, caller, request).await?;
+    Ok(logs::stream(app, row, 0, true, room))
+}
+
+/// `POST /v1/templates/builds`: builds in the background.
+///
+/// # Errors
+/// [`ApiError`]; nothing was accepted then, except after [`ApiError::NotVisibleYet`].
+pub async fn start(
+    app: &Arc<App>,
+    caller: Caller,
+    body: &mut Body,
+) -> Result<HttpResponse, ApiError> {
+    let request = read_request(app, &caller, body).await?;
+    let row = accept(app, caller, request).await?;
+    let template = template_of(app, &row)?;
+    let build = present::build(&row, template.as_ref());
+    reply::json(StatusCode::ACCEPTED, &build)
+}
+
+async fn read_request(
+    app: &Arc<App>,
+    caller: &Caller,
+    body: &mut Body,
+) -> Result<BuildRequest, ApiError> {
+    let json = body.json(app.config.limits.json_body_bytes_max).await?;
+    let Some(mut json) = json else {
+        return Err(ApiError::field("", "is empty; a JSON object is expected"));
+    };
+    let (app, owner) = (Arc::clone(app), caller.owner.clone());
+    // Inlined files are decoded here, which takes a while.
+    let reading = tokio::task::spawn_blocking(move || {
+        let bounds = normalise::Bounds {
+            limits: &app.config.limits,
+            executor: &app.config.executor,
+        };
+        let read = normalise::build_request(&json, &owner, bounds);
+        normalise::wipe(&mut json);
+        read
+    });
+    Ok(reading.await??)
+}
+
+/// `GET /v1/templates/builds/{id}`: the build, and its log from an offset.
+///
+/// # Errors
+/// [`ApiError::BuildNotFound`], also if it is somebody else's.
+pub async fn status(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: &str,
+    parameters: &Parameters,
+) -> Result<HttpResponse, ApiError> {
+    let offset = parameters.number("offset")?.unwrap_or(0);
+    let id = own(app, caller, id)?.build_id;
+    snapshot(app, id, offset).await
+}
+
+/// The answer with the build and all of its log from `offset`.
+async fn snapshot(app: &Arc<App>, id: BuildId, offset: u64) -> Result<HttpResponse, ApiError> {
+    let app = Arc::clone(app);
+    // A long log is read from the disk, and written as JSON.
+    let answering = tokio::task::spawn_blocking(move || {
+        let found = app.views.status_snapshot(&id, offset)?;
+        let found = found.ok_or_else(|| ApiError::BuildNotFound(id.to_string()))?;
+        let template = template_of(&app, &found.build)?;
+        let snapshot = StatusSnapshot {
+            build: present::build(&found.build, template.as_ref()),
+            entries: found
+                .entries
+                .into_iter()
+                .map(|entry| present::entry(&found.build, template.as_ref(), entry))
+                .collect(),
+            next_offset: found.next_offset,
+        };
+        crate::wire::ascii::to_vec(&snapshot).map_err(ApiError::internal)
+    });
+    Ok(reply::json_bytes(StatusCode::OK, answering.await??))
+}
+
+/// `POST /v1/templates/builds/{id}/cancel`: stops the build; one that has ended stays as it is.
+///
+/// # Errors
+/// [`ApiError::BuildNotFound`], also if it is somebody else's.
+pub async fn cancel(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: &str,
+    body: &mut Body,
+) -> Result<HttpResponse, ApiError> {
+    let json = body.json(app.config.limits.json_body_bytes_max).await?;
+    let id = own(app, caller, id)?.build_id;
+    let reason = match json.as_ref().and_then(|json| json.get("reason")) {
+        None | Some(serde_json::Value::Null) => None,
+        Some(serde_json::Value::String(text)) => {
+            Some(text.chars().take(REASON_BYTES_MAX).collect())
+        }
+        Some(_) => return Err(ApiError::field("reason", "must be a string")),
+    };
+    let command = Command::Cancel {
+        by: caller.owner.to_string(),
+        reason,
+    };
+    let done = app
+        .dispatcher
+        .build(&id, app.meta(caller), command)
+        .await
+        .map_err(dispatch_error)?;
+    if let Some(appended) = done.appended {
+        let visible = app.views.wait_for(appended.position, app.read_your_write());
+        visible
+            .await
+            .map_err(|stalled| ApiError::unavailable("the views are behind", stalled))?;
+    }
+    snapshot(app, id, 0).await
+}
+
+/// `POST /v1/templates/builds/{id}/retry`: builds the stored definition of a finished build again,
+/// as a new build.
+///
+/// # Errors
+/// [`ApiError::BuildNotFound`], also if it is somebody else's; [`ApiError::Transition`] while it
+/// is not finished; [`ApiError`] for a request that brings other secrets than the original's.
+pub async fn retry(
+    app: &Arc<App>,
+    caller: Caller,
+    id: &str,
+    body: &mut Body,
+) -> Result<HttpResponse, ApiError> {
+    let json = body.json(app.config.limits.json_body_bytes_max).await?;
+    let id = own(app, &caller, id)?.build_id;
+    let mut json = json.unwrap_or_else(|| serde_json::json!({}));
+    let read = normalise::retry_request(&json, &app.config.limits);
+    normalise::wipe(&mut json);
+    let row = accept_retry(app, caller, id, read?).await?;
+    let template = template_of(app, &row)?;
+    reply::json(
+        StatusCode::ACCEPTED,
+        &present::build(&row, template.as_ref()),
+    )
+}
+
+/// The caller's own build with this id.
+///
+/// # Errors
+/// [`ApiError::BuildNotFound`]: somebody else's build is told apart from none by nobody.
+pub fn own(app: &App, caller: &Caller, id: &str) -> Result<BuildRow, ApiError> {
+    let unknown = || ApiError::BuildNotFound(id.chars().take(80).collect());
+    let build_id: BuildId = id.parse().map_err(|_| unknown())?;
+    let row = app.views.build(&build_id)?;
+    row.filter(|row| row.owner == caller.owner)
+        .ok_or_else(unknown)
+}
+
+/// The template of a build.
+///
+/// # Errors
+/// [`ApiError::Unavailable`] if the views cannot be read.
+pub fn template_of(app: &App, row: &BuildRow) -> Result<Option<TemplateRow>, ApiError> {
+    Ok(app.views.template(&row.template_id)?)
+}

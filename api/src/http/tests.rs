@@ -1,0 +1,8 @@
+//! The service over real HTTP, without a worker: the tests report outcomes in its place.
+
+mod blobs;
+mod builds;
+mod keys;
+mod shapes;
+mod streams;
+mod support;

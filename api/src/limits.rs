@@ -1,0 +1,97 @@
+//! Every bound of the HTTP side, with its unit; all of them can be configured (`[limits]`).
+
+use serde::{Deserialize, Serialize};
+
+/// How much of anything a caller may send or hold open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a JSON body. Inlined files travel inside it as base64.
+    pub json_body_bytes_max: usize,
+    /// Bytes of one definition as it is recorded, which is without its files. The event log takes
+    /// events of 256 KiB.
+    pub definition_bytes_max: usize,
+    /// Bytes of one uploaded file.
+    pub blob_bytes_max: u64,
+    /// Bytes of all files of one context together.
+    pub context_bytes_max: u64,
+    /// Files and folders of one context.
+    pub context_file_count_max: usize,
+    /// Steps of one template.
+    pub step_count_max: usize,
+    /// Packages of one install step, sources of one copy, items of one `copy_items`.
+    pub step_item_count_max: usize,
+    /// Tags of one request.
+    pub tag_count_max: usize,
+    /// Entries of one environment.
+    pub env_count_max: usize,
+    /// Bytes of a command: of a `run` step, the start command, a readiness command.
+    pub command_bytes_max: usize,
+    /// Bytes of any other text: a path, a package, a value of an environment.
+    pub text_bytes_max: usize,
+    /// Bytes of a Dockerfile.
+    pub dockerfile_bytes_max: usize,
+    /// Seconds that a readiness probe may be given.
+    pub readiness_secs_max: u64,
+    /// How many mistakes of one request are reported.
+    pub problem_count_max: usize,
+    /// Milliseconds between comments on a silent stream. The client gives up after 30 000.
+    pub keepalive_ms: u64,
+    /// Entries that a stream reads from the view at once.
+    pub stream_entry_count_max: usize,
+    /// Streams that are open at once.
+    pub open_stream_count_max: usize,
+    /// Milliseconds that a write waits until its own effect is visible.
+    pub read_your_write_ms_max: u64,
+    /// Milliseconds between two bytes of a request's body before the request is given up.
+    pub body_idle_ms_max: u64,
+    /// Bytes of a refused body that are read and thrown away, so that the caller gets to read the
+    /// refusal instead of a reset connection.
+    pub refused_body_bytes_max: u64,
+    /// Uploads that one owner has announced and not yet sent; the oldest are forgotten beyond.
+    pub pending_upload_count_max: usize,
+    /// Bytes of an `Authorization` header that are looked at.
+    pub key_bytes_max: usize,
+    /// Milliseconds between two looks for changed keys.
+    pub key_refresh_ms: u64,
+    /// Connections at once.
+    pub connection_count_max: usize,
+    /// Seconds that an idle connection is kept; longer than clients keep theirs, which is 5.
+    pub idle_connection_secs_max: u64,
+    /// Seconds that open requests have to end when the service stops.
+    pub drain_secs_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            json_body_bytes_max: 16 * 1024 * 1024,
+            definition_bytes_max: 240 * 1024,
+            blob_bytes_max: 1024 * MIB,
+            context_bytes_max: 4096 * MIB,
+            context_file_count_max: 50_000,
+            step_count_max: 500,
+            step_item_count_max: 1000,
+            tag_count_max: 32,
+            env_count_max: 500,
+            command_bytes_max: 64 * 1024,
+            text_bytes_max: 8 * 1024,
+            dockerfile_bytes_max: 512 * 1024,
+            readiness_secs_max: 3600,
+            problem_count_max: 20,
+            keepalive_ms: 5000,
+            stream_entry_count_max: 256,
+            open_stream_count_max: 1024,
+            read_your_write_ms_max: 5000,
+            body_idle_ms_max: 30_000,
+            refused_body_bytes_max: 256 * MIB,
+            pending_upload_count_max: 50_000,
+            key_bytes_max: 512,
+            key_refresh_ms: 250,
+            connection_count_max: 4096,
+            idle_connection_secs_max: 75,
+            drain_secs_max: 10,
+        }
+    }
+}

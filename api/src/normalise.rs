@@ -1,0 +1,150 @@
+//! From what a caller sends to what the domain knows: everything that is wrong with a request is
+//! found here, before anything is recorded, and each mistake names its field.
+//!
+//! Pure: whether a named file has been uploaded is for [`crate::service`] to find out.
+
+mod context;
+mod fields;
+mod names;
+mod preflight;
+mod retry;
+mod runtime;
+mod secrets;
+mod source;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use domain::definition::{Backend, BuildConfig, Definition, SourceType};
+use domain::name::{Namespace, Owner, Tag, TemplateName};
+use serde_json::Value;
+
+pub use context::{ContextFile, Payload};
+pub use fields::FieldProblem;
+pub use preflight::{AnnouncedFile, Announcement, preflight};
+pub use retry::retry_request;
+pub use secrets::wipe;
+
+use crate::config::Executor;
+use crate::limits::Limits;
+use fields::{Fields, Problems};
+
+/// A request for a build that is right in itself.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// Where the template lives: the caller's own namespace.
+    pub namespace: Namespace,
+    /// Its name; one is made if there is none.
+    pub name: Option<TemplateName>,
+    /// The tags that the finished build gets; not empty.
+    pub tags: Vec<Tag>,
+    /// What to build; its context is not there yet.
+    pub definition: Definition,
+    /// The files of the context, as they were sent.
+    pub context: Vec<ContextFile>,
+    /// Which engine builds it.
+    pub backend: Backend,
+    /// Where the template comes from.
+    pub source_type: SourceType,
+}
+
+/// What a request is measured against.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<'a> {
+    /// How much of anything.
+    pub limits: &'a Limits,
+    /// How large a machine.
+    pub executor: &'a Executor,
+}
+
+/// Why a request is no build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Fields are wrong; the first ones, and how many there are.
+    Invalid {
+        /// The first mistakes, in the order of the request.
+        problems: Vec<FieldProblem>,
+        /// How many there are.
+        total: usize,
+    },
+    /// It is right, and cannot be built yet.
+    NotImplemented(String),
+}
+
+/// Machines of requests that say nothing.
+const VCPUS_DEFAULT: u32 = 2;
+const MEMORY_MIB_DEFAULT: u32 = 512;
+
+/// Reads a request of `owner`.
+///
+/// # Errors
+/// [`Refusal`], with every mistake that was found, or what cannot be built yet.
+pub fn build_request(
+    body: &Value,
+    owner: &Owner,
+    bounds: Bounds<'_>,
+) -> Result<BuildRequest, Refusal> {
+    let problems = Problems::new(bounds.limits.problem_count_max);
+    let Some(top) = Fields::top(body, &problems) else {
+        return Err(problems.into_refusal());
+    };
+    let namespace = Namespace::of(owner);
+    let name = names::name(top, &namespace);
+    let tags = names::tags(top, bounds.limits);
+    let context = context::files(top, bounds.limits);
+    let source = source::source(top, &context, bounds.limits);
+    let runtime = runtime::runtime(top, bounds.limits);
+    let start_cmd = top.command("start_cmd", bounds.limits);
+    let skip_cache = top.switch("skip_cache").unwrap_or(false);
+    let config = config(top, bounds.executor);
+    let unsupported = secrets::check(top, source.is_dockerfile);
+    if !problems.is_empty() {
+        return Err(problems.into_refusal());
+    }
+    if let Some(what) = source.unsupported.or(unsupported) {
+        return Err(Refusal::NotImplemented(what));
+    }
+    let Some(definition_source) = source.source else {
+        // A source that is missing has left a problem; this keeps it an error if it has not.
+        return Err(problems.into_refusal());
+    };
+    Ok(BuildRequest {
+        namespace,
+        name,
+        tags,
+        definition: Definition {
+            source: definition_source,
+            context: None,
+            start_cmd,
+            runtime,
+            config,
+            skip_cache,
+            secret_ids: Vec::new(),
+        },
+        context,
+        backend: source.backend,
+        source_type: source.source_type,
+    })
+}
+
+fn config(top: Fields<'_>, executor: &Executor) -> BuildConfig {
+    let mut config = BuildConfig {
+        vcpus: VCPUS_DEFAULT.min(executor.vcpus_max),
+        memory_mib: MEMORY_MIB_DEFAULT.clamp(executor.memory_mib_min, executor.memory_mib_max),
+        disk_mb: None,
+        internet_access: true,
+    };
+    top.within("build_config", |fields| {
+        fields.only(&["vcpus", "memory_mib", "disk_mb", "internet_access"]);
+        if let Some(vcpus) = fields.number_u32("vcpus", 1..=executor.vcpus_max) {
+            config.vcpus = vcpus;
+        }
+        let memory_range = executor.memory_mib_min..=executor.memory_mib_max;
+        if let Some(memory_mib) = fields.number_u32("memory_mib", memory_range) {
+            config.memory_mib = memory_mib;
+        }
+        config.disk_mb = fields.number("disk_mb", 1..=executor.disk_mb_max);
+        config.internet_access = fields.switch("internet_access").unwrap_or(true);
+    });
+    config
+}

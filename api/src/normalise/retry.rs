@@ -1,0 +1,66 @@
+//! The request of a retry: what it changes, and which secrets it brings.
+
+use domain::build::RetryRequest;
+use serde_json::Value;
+
+use super::Refusal;
+use super::fields::{Fields, Problems};
+use super::{names, secrets};
+use crate::limits::Limits;
+
+/// Reads the request of a retry.
+///
+/// # Errors
+/// [`Refusal`], with every mistake that was found, or what cannot be used yet.
+pub fn retry_request(body: &Value, limits: &Limits) -> Result<RetryRequest, Refusal> {
+    let problems = Problems::new(limits.problem_count_max);
+    let Some(top) = Fields::top(body, &problems) else {
+        return Err(problems.into_refusal());
+    };
+    let tags = top.has("tags").then(|| names::tags(top, limits));
+    // Which secrets fit is decided by the original, so any kind of build may bring them here.
+    let unsupported = secrets::check(top, true);
+    let secret_ids = secrets::ids(top);
+    if !problems.is_empty() {
+        return Err(problems.into_refusal());
+    }
+    match unsupported {
+        Some(what) => Err(Refusal::NotImplemented(what)),
+        None => Ok(RetryRequest { tags, secret_ids }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &Value) -> Result<RetryRequest, Refusal> {
+        retry_request(body, &Limits::default())
+    }
+
+    #[test]
+    fn an_empty_request_changes_nothing() {
+        let request = read(&json!({})).unwrap();
+        assert_eq!((request.tags, request.secret_ids.len()), (None, 0));
+    }
+
+    #[test]
+    fn tags_and_the_ids_of_secrets_are_read() {
+        let body = json!({"tags": ["r1"], "build_secrets": [{"id": "token", "value": "v"}]});
+        let request = read(&body).unwrap();
+        assert_eq!(request.tags, Some(vec!["r1".parse().unwrap()]));
+        assert_eq!(request.secret_ids, ["token".parse().unwrap()].into());
+    }
+
+    #[test]
+    fn wrong_tags_are_named() {
+        for tags in [json!([]), json!(["tb_x"]), json!("r1")] {
+            let Err(Refusal::Invalid { problems, .. }) = read(&json!({"tags": tags})) else {
+                panic!("{tags} was accepted")
+            };
+            assert!(problems[0].field.starts_with("tags"), "{problems:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What the endpoints do, without HTTP.
+
+pub mod accept;
+pub mod context;
+pub mod first_key;
+pub mod keys;
+pub mod operator;
+pub mod present;
+pub mod uploads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use commands::blobs::BlobStore;
+use commands::ids::IdSource;
+use commands::{AnyLog, Dispatcher, Meta};
+use domain::ports::Clock;
+use domain::recorded::{Actor, Position};
+use projections::Views;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use keys::{Caller, KeyTable};
+use uploads::Uploads;
+
+/// Everything that endpoints share.
+#[derive(Debug)]
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The event log.
+    pub log: AnyLog,
+    /// The way to write to it.
+    pub dispatcher: Dispatcher,
+    /// What has been made of it.
+    pub views: Views,
+    /// Contents of files.
+    pub blobs: BlobStore,
+    /// Who has sent which file.
+    pub uploads: Uploads,
+    /// Who has which key.
+    pub keys: KeyTable,
+    /// New identifiers.
+    pub ids: IdSource,
+    /// The present moment.
+    pub clock: ClockHandle,
+    /// Room for open streams.
+    pub streams: Arc<Semaphore>,
+    /// Requests that are being answered, and streams.
+    pub open: TaskTracker,
+    /// Says that the service stops: streams end.
+    pub stopping: CancellationToken,
+    /// The position that the views must have reached before the service is ready.
+    pub ready_from: Position,
+    /// Whether a worker is ready to build.
+    pub worker_ready: watch::Receiver<bool>,
+    /// Where work goes on that must not end with its request.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// The present moment, for everybody.
+#[derive(Clone)]
+pub struct ClockHandle(pub Arc<dyn Clock>);
+
+impl std::fmt::Debug for ClockHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClockHandle")
+    }
+}
+
+impl App {
+    /// What a command of `caller` carries.
+    pub fn meta(&self, caller: &Caller) -> Meta {
+        Meta {
+            command_id: self.ids.new_command_id(),
+            actor: Actor::Key {
+                id: caller.key.clone(),
+            },
+        }
+    }
+
+    /// What a command of the operator carries.
+    pub fn operator(&self) -> Meta {
+        Meta {
+            command_id: self.ids.new_command_id(),
+            actor: Actor::Operator,
+        }
+    }
+
+    /// How long a write waits until it is visible.
+    pub fn read_your_write(&self) -> Duration {
+        Duration::from_millis(self.config.limits.read_your_write_ms_max)
+    }
+
+    /// Why the service cannot build yet; `None`: it can.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.views.applied() < self.ready_from {
+            return Some("the views are catching up with the event log");
+        }
+        if !*self.worker_ready.borrow() {
+            return Some("no worker is ready");
+        }
+        if self.stopping.is_cancelled() {
+            return Some("the service is stopping");
+        }
+        None
+    }
+}

@@ -1,0 +1,207 @@
+//! A request becomes a build.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use commands::DispatchError;
+use domain::build::{self, Requested, RetryRequest};
+use domain::ids::{BuildId, TemplateId};
+use domain::name::{SecretId, TemplateName};
+use domain::namespace;
+use projections::builds::BuildRow;
+
+use super::App;
+use super::context;
+use super::keys::Caller;
+use crate::http::error::ApiError;
+use crate::normalise::BuildRequest;
+
+/// Accepts `request` and waits until the build is visible.
+///
+/// Goes on when the caller has gone: a build is accepted whole or not at all.
+///
+/// # Errors
+/// [`ApiError`]; nothing was accepted then, except after [`ApiError::NotVisibleYet`].
+pub async fn accept(
+    app: &Arc<App>,
+    caller: Caller,
+    request: BuildRequest,
+) -> Result<BuildRow, ApiError> {
+    let runtime = app.runtime.clone();
+    let app = Arc::clone(app);
+    runtime
+        .spawn(async move { accept_whole(&app, &caller, request).await })
+        .await?
+}
+
+async fn accept_whole(
+    app: &App,
+    caller: &Caller,
+    mut request: BuildRequest,
+) -> Result<BuildRow, ApiError> {
+    let limits = &app.config.limits;
+    let files = std::mem::take(&mut request.context);
+    request.definition.context =
+        context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
+    let template_id = app.ids.new_template_id();
+    let mut requested = Requested {
+        definition_digest: request.definition.digest(),
+        definition: request.definition,
+        owner: caller.owner.clone(),
+        namespace: request.namespace,
+        name: request.name.unwrap_or_else(|| generated_name(&template_id)),
+        template_id,
+        tags: request.tags,
+        backend: request.backend,
+        source_type: request.source_type,
+        registry_auth: BTreeMap::new(),
+        retry_of: None,
+        idempotency_key: None,
+        max_attempts: app.config.executor.max_attempts,
+    };
+    check_size(&requested, limits.definition_bytes_max)?;
+    requested.template_id = take_name(app, caller, &requested).await?;
+    request_build(app, caller, requested).await
+}
+
+/// Accepts a retry of the finished build `of` and waits until the new build is visible.
+///
+/// Goes on when the caller has gone, as [`accept`] does.
+///
+/// # Errors
+/// [`ApiError::Transition`] while `of` is not finished, [`ApiError::Invalid`] if `retry` brings
+/// other secrets than `of` had; nothing was accepted then.
+pub async fn accept_retry(
+    app: &Arc<App>,
+    caller: Caller,
+    of: BuildId,
+    retry: RetryRequest,
+) -> Result<BuildRow, ApiError> {
+    let runtime = app.runtime.clone();
+    let app = Arc::clone(app);
+    let accepting = async move {
+        let (state, _) = app
+            .dispatcher
+            .load_build(&of)
+            .await
+            .map_err(dispatch_error)?;
+        let requested =
+            build::retry(&of, &state, retry).map_err(|rejection| refused(&rejection))?;
+        request_build(&app, &caller, requested).await
+    };
+    runtime.spawn(accepting).await?
+}
+
+/// Why a build is not retried.
+fn refused(rejection: &build::Rejection) -> ApiError {
+    if let build::Rejection::SecretsDiffer { missing, extra } = rejection {
+        let list = |ids: &BTreeSet<SecretId>| {
+            let ids: Vec<&str> = ids.iter().map(SecretId::as_str).collect();
+            if ids.is_empty() {
+                "none".to_owned()
+            } else {
+                ids.join(", ")
+            }
+        };
+        let message = format!(
+            "must hold values for exactly the original build's secrets (missing: {}; unknown: {})",
+            list(missing),
+            list(extra)
+        );
+        return ApiError::field("build_secrets", message);
+    }
+    ApiError::Transition(format!("{rejection}; wait for its end, or cancel it"))
+}
+
+/// Records the request of a new build and waits until it is visible.
+async fn request_build(
+    app: &App,
+    caller: &Caller,
+    requested: Requested,
+) -> Result<BuildRow, ApiError> {
+    let id = app.ids.new_build_id();
+    let command = build::Command::Request(Box::new(requested));
+    let done = app
+        .dispatcher
+        .build(&id, app.meta(caller), command)
+        .await
+        .map_err(dispatch_error)?;
+    if let Some(appended) = done.appended {
+        let visible = app.views.wait_for(appended.position, app.read_your_write());
+        if let Err(stalled) = visible.await {
+            tracing::error!(build.id = id.as_str(), error = %stalled, "a build is not visible yet");
+            return Err(ApiError::NotVisibleYet(id));
+        }
+    }
+    visible(app, &id)
+}
+
+fn visible(app: &App, id: &BuildId) -> Result<BuildRow, ApiError> {
+    app.views
+        .build(id)?
+        .ok_or_else(|| ApiError::NotVisibleYet(id.clone()))
+}
+
+/// A name for a template that was given none: it is as unique as the id that it is made of.
+fn generated_name(id: &TemplateId) -> TemplateName {
+    let ulid = id.as_str().trim_start_matches(TemplateId::PREFIX);
+    format!("template-{ulid}")
+        .parse()
+        .expect("lower-case letters and digits behind `template-` are a name")
+}
+
+/// The event log has a bound for an event; what will not fit is refused before a name is taken.
+fn check_size(requested: &Requested, bytes_max: usize) -> Result<(), ApiError> {
+    let bytes = serde_json::to_vec(requested).map_err(ApiError::internal)?;
+    if bytes.len() > bytes_max {
+        return Err(ApiError::TooLarge {
+            what: "the definition, without its files,",
+            bytes_max: u64::try_from(bytes_max).unwrap_or(u64::MAX),
+        });
+    }
+    Ok(())
+}
+
+/// The template that has the name: a new one, or the owner's own of that name.
+async fn take_name(
+    app: &App,
+    caller: &Caller,
+    requested: &Requested,
+) -> Result<TemplateId, ApiError> {
+    let name = requested.name.clone();
+    let command = namespace::Command::Take {
+        name: name.clone(),
+        template_id: requested.template_id.clone(),
+        owner: caller.owner.clone(),
+        now: app.clock.0.now(),
+    };
+    let done = app
+        .dispatcher
+        .names(&requested.namespace, app.meta(caller), command)
+        .await
+        .map_err(|err| match err {
+            DispatchError::Rejected(rejection) => ApiError::Conflict(rejection.to_string()),
+            err @ (DispatchError::Contended { .. }
+            | DispatchError::Corrupt { .. }
+            | DispatchError::Log(_)) => dispatch_error(err),
+        })?;
+    let holder = done.state.holder(&name).map(|(template, _)| template);
+    holder
+        .cloned()
+        .ok_or_else(|| ApiError::internal(format!("the name `{name}` was taken and has no holder")))
+}
+
+/// A failure of dispatching that is not the caller's fault.
+pub(crate) fn dispatch_error<R: std::error::Error + Send + Sync + 'static>(
+    err: DispatchError<R>,
+) -> ApiError {
+    match err {
+        DispatchError::Log(err) => err.into(),
+        err @ DispatchError::Contended { .. } => {
+            ApiError::unavailable("too many want to change the same thing", err)
+        }
+        err @ (DispatchError::Rejected(_) | DispatchError::Corrupt { .. }) => {
+            ApiError::internal(err)
+        }
+    }
+}
