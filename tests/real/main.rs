@@ -1,0 +1,56 @@
+//! The whole service on real parts, driven by the published client and by its operator commands.
+
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+use std::process::ExitCode;
+
+use tests::runner::{Filter, Scenario, run};
+use tests::service::{Place, Service, scenarios};
+
+mod operator;
+
+/// Scripts with the published client, below `client/`.
+const SCRIPTS: [&str; 4] = ["bad_input.py", "builds.py", "context.py", "logs.py"];
+
+/// Scenarios that run side by side: the service builds two templates at once.
+const AT_ONCE: usize = 3;
+
+fn main() -> ExitCode {
+    let filter = Filter::from_args();
+    let place = Place::new();
+    let service = place.start();
+    let shared_passed = run_shared(&service, &filter);
+    let ended = service.terminate();
+
+    // Scenarios that end a service have one of their own.
+    let mut wanted = operator::own();
+    wanted.push(Scenario::new(
+        "operator::a_service_that_has_built_ends_with_0",
+        move || {
+            assert!(ended.success(), "{ended}");
+        },
+    ));
+    wanted.retain(|scenario| filter.wants(&scenario.name));
+    let own_passed = wanted.is_empty() || run(&wanted, 1);
+    if shared_passed && own_passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Everything that one service can show; true if nothing of it failed.
+fn run_shared(service: &Service, filter: &Filter) -> bool {
+    let client = SCRIPTS.iter().flat_map(|script| {
+        scenarios(script).into_iter().map(move |name| {
+            let title = format!("{}::{name}", script.trim_end_matches(".py"));
+            Scenario::new(title, move || {
+                service.client(script, &name);
+            })
+        })
+    });
+    let mut wanted: Vec<Scenario<'_>> = client.collect();
+    wanted.extend(operator::shared(service));
+    wanted.retain(|scenario| filter.wants(&scenario.name));
+    wanted.is_empty() || run(&wanted, AT_ONCE)
+}
