@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use executor::native::network::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 /// What steps need to reach package mirrors: proxies, certificates. Not part of any cache key and
@@ -14,6 +15,11 @@ pub struct BuildNetwork {
     pub env: BTreeMap<String, String>,
     /// Files of the host that such steps see read-only: `[[build_network.files]]`.
     pub files: Vec<HostFile>,
+    /// Networks (`a.b.c.d/n`) that such steps and machines reach although they are private: a
+    /// package mirror in the operator's own network, for example.
+    pub allowed_networks: Vec<Ipv4Network>,
+    /// Further networks that they do not reach.
+    pub blocked_networks: Vec<Ipv4Network>,
 }
 
 /// A file of the host that steps see.

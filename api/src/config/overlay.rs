@@ -98,6 +98,8 @@ pub const SETTINGS: &[Setting] = &[
     toml("registry.mirror"),
     toml("build_network.env"),
     toml("build_network.files"),
+    toml("build_network.allowed_networks"),
+    toml("build_network.blocked_networks"),
     number("executor.concurrent_builds"),
     number("executor.max_attempts"),
     number("executor.disk_mb_max"),

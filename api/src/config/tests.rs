@@ -57,6 +57,26 @@ fn a_value_of_the_wrong_type_is_an_error() {
 }
 
 #[test]
+fn networks_are_read_and_wrong_ones_are_refused() {
+    let text = "[build_network]\nallowed_networks = [\"10.1.2.3/16\"]\n";
+    let config = load(text, &[]).unwrap().config;
+    assert_eq!(
+        config.build_network.allowed_networks[0].to_string(),
+        "10.1.0.0/16"
+    );
+    let error = load(
+        "[build_network]\nblocked_networks = [\"10.0.0.0/33\"]\n",
+        &[],
+    )
+    .unwrap_err();
+    let cause = error.source().unwrap().to_string();
+    assert!(
+        cause.contains("blocked_networks") && cause.contains("0 to 32"),
+        "{cause}"
+    );
+}
+
+#[test]
 fn values_out_of_their_range_are_errors_that_name_the_setting() {
     for (text, setting) in [
         ("[limits]\nkeepalive_ms = 10001\n", "limits.keepalive_ms"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use executor::image::{Mirror, RegistryConfig};
 use executor::limits::Limits;
 use executor::native::container::{BindFile, NetworkAccess};
+use executor::native::network::NetworkPolicy;
 use executor::services::{OpenError, Services, Settings, Shared};
 use executor::vmm::{AcceleratorChoice, VmmConfig};
 use executor::worker::Worker;
@@ -125,6 +126,9 @@ pub(super) fn network_access(config: &Config) -> NetworkAccess {
     NetworkAccess {
         env: config.build_network.env.clone(),
         files: files.collect(),
-        ..NetworkAccess::default()
+        policy: NetworkPolicy {
+            allowed: config.build_network.allowed_networks.clone(),
+            blocked: config.build_network.blocked_networks.clone(),
+        },
     }
 }

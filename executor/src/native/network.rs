@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::thread::UnshareFlags;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Child;
 
@@ -61,8 +61,9 @@ pub struct NetworkPolicy {
     pub blocked: Vec<Ipv4Network>,
 }
 
-/// An IPv4 network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// An IPv4 network. Its text form is an address, `/` and the number of leading bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Ipv4Network {
     address: Ipv4Addr,
     prefix: u8,
@@ -80,6 +81,20 @@ impl Ipv4Network {
         let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
         let address = Ipv4Addr::from(u32::from(address) & mask);
         Some(Self { address, prefix })
+    }
+}
+
+impl TryFrom<String> for Ipv4Network {
+    type Error = InvalidNetwork;
+
+    fn try_from(text: String) -> Result<Self, InvalidNetwork> {
+        text.parse()
+    }
+}
+
+impl From<Ipv4Network> for String {
+    fn from(network: Ipv4Network) -> Self {
+        network.to_string()
     }
 }
 
