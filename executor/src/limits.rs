@@ -1,4 +1,5 @@
-//! Every bound of the worker, with its unit; all of them can be configured.
+//! Every bound of the worker, with its unit. The service's settings reach those of the worker itself
+//! that an operator sizes a host by; the others are set in code.
 
 pub mod artifact;
 pub mod layers;

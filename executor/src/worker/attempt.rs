@@ -8,6 +8,7 @@ use commands::dispatch::{DispatchError, Meta};
 use domain::build::{Build, Command, Fence, Rejection};
 use domain::failure::{Failure, FailureReason};
 use domain::ids::{BuildId, WorkerId};
+use domain::ports::LogError;
 use domain::recorded::Actor;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -120,10 +121,7 @@ impl Attempt {
                     Ok((Build::Cancelling(..), _)) => Command::ConfirmCancelled { fence, killed },
                     _ => Command::Fail {
                         fence,
-                        failure: Failure::new(
-                            FailureReason::WorkerLost,
-                            "The service was shut down while it built.",
-                        ),
+                        failure: unfinished(self.stop.is_cancelled()),
                     },
                 }
             }
@@ -163,7 +161,7 @@ impl Scribe {
         Ok(done.state)
     }
 
-    /// Gives a command about a build; a cancellation that came between is confirmed instead.
+    /// Gives a command about a build, or what can be said instead if the log does not take it.
     pub(super) async fn record(self, command: Command) {
         let fence = match &command {
             Command::Complete { fence, .. } | Command::Fail { fence, .. } => Some(*fence),
@@ -176,15 +174,12 @@ impl Scribe {
         };
         let build = self.build.clone();
         let mut outcome = self.clone().give(command).await;
-        if let (Err(DispatchError::Rejected(Rejection::CancelRequested)), Some(fence)) =
-            (&outcome, fence)
-        {
-            outcome = self
-                .give(Command::ConfirmCancelled {
-                    fence,
-                    killed: Vec::new(),
-                })
-                .await;
+        let instead = match (&outcome, fence) {
+            (Err(error), Some(fence)) => instead(error, fence),
+            (Ok(_), _) | (Err(_), None) => None,
+        };
+        if let Some(command) = instead {
+            outcome = self.give(command).await;
         }
         match outcome {
             Ok(_) => {}
@@ -195,5 +190,65 @@ impl Scribe {
                 error!(build.id = %build, error = %chain(&error), "outcome could not be recorded");
             }
         }
+    }
+}
+
+/// Why an attempt that nobody cancelled stopped before its end.
+fn unfinished(shut_down: bool) -> Failure {
+    if shut_down {
+        let message = "The service was shut down while it built.";
+        Failure::new(FailureReason::WorkerLost, message)
+    } else {
+        let message = "The build's log could not be written.";
+        Failure::new(FailureReason::Internal, message)
+    }
+}
+
+/// What an attempt says when its outcome was not taken because of `error`: a build must not stay
+/// under way for ever. `None`: nothing that would be taken.
+fn instead(error: &DispatchError<Rejection>, fence: Fence) -> Option<Command> {
+    if matches!(error, DispatchError::Rejected(Rejection::CancelRequested)) {
+        let killed = Vec::new();
+        return Some(Command::ConfirmCancelled { fence, killed });
+    }
+    if let DispatchError::Log(error @ LogError::TooLarge { .. }) = error {
+        let message = format!("The build's outcome could not be recorded: {error}.");
+        let failure = Failure::new(FailureReason::Internal, message);
+        return Some(Command::Fail { fence, failure });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_that_came_between_is_confirmed() {
+        let error = DispatchError::Rejected(Rejection::CancelRequested);
+        let confirm = Command::ConfirmCancelled {
+            fence: Fence(2),
+            killed: Vec::new(),
+        };
+        assert_eq!(instead(&error, Fence(2)), Some(confirm));
+    }
+
+    #[test]
+    fn an_outcome_that_the_log_finds_too_large_fails_the_build() {
+        let error = DispatchError::Log(LogError::TooLarge {
+            bytes: 300_000,
+            bytes_max: 262_144,
+        });
+        let Some(Command::Fail { fence, failure }) = instead(&error, Fence(1)) else {
+            panic!("the build would stay under way")
+        };
+        assert_eq!((fence, failure.reason), (Fence(1), FailureReason::Internal));
+        assert!(failure.message.contains("300000"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_late_outcome_stays_refused() {
+        let error = DispatchError::Rejected(Rejection::Finished);
+        assert_eq!(instead(&error, Fence(1)), None);
     }
 }
