@@ -5,7 +5,7 @@
     build-network.py --apt-options   print this machine's apt settings that matter, one a line
 
 A step sees nothing of this machine. Behind a proxy, a private mirror or an own certificate authority
-its apt and pip would fail where the machine's own succeed; so the service binds the files named here
+its apt, pip and npm would fail where the machine's own succeed; so the service binds the files named here
 into networked steps and gives them these variables. Nothing of it ends up in a template. Proxies that
 listen on this machine's loopback are left out: steps cannot reach it.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,16 @@ def pip_variables() -> dict[str, str]:
     return variables
 
 
+def npm_variables() -> dict[str, str]:
+    """Where this machine's npm gets packages from, as the variable that npm reads; nothing without npm."""
+    if shutil.which("npm") is None:
+        registry = os.environ.get("npm_config_registry", "")
+    else:
+        asked = subprocess.run(["npm", "config", "get", "registry"], check=True, capture_output=True, text=True)
+        registry = asked.stdout.strip()
+    return {"npm_config_registry": registry} if registry and not is_loopback(registry) else {}
+
+
 def proxy_variables() -> dict[str, str]:
     found = {}
     for name in (v for lower in PROXY_VARIABLES for v in (lower, lower.upper())):
@@ -90,7 +101,7 @@ def proxy_variables() -> dict[str, str]:
 
 
 def settings(state: Path) -> str:
-    variables = proxy_variables() | pip_variables()
+    variables = proxy_variables() | pip_variables() | npm_variables()
     files = []
     options = apt_options()
     bundle = next((b for b in CA_BUNDLES if os.path.isfile(b)), None)

@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
-"""Turns two root file systems (Debian; Debian with Python) into four images that share layers.
+"""Turns root file systems (Debian, and Debian with more packages) into images that share layers.
 
-    oci-layout.py DEBIAN_TAR PYTHON_TAR LAYOUT_DIR
+    oci-layout.py FOLDER BUN_STAND_IN LAYOUT_DIR
 
-Four layers: Debian, Debian's documentation, Python, Python's documentation. The slim images leave
-the documentation out; the Python images stand on Debian's layer, so that it is unpacked once.
+FOLDER holds debian.tar, python.tar, git.tar and node.tar. Every image stands on Debian's layer, so
+that it is unpacked once; what more packages add is a layer of its own. Documentation is in layers of
+its own too, which the slim images leave out. None of them is the official image of its name:
+
+- `node:20` and `node:20-slim` hold Debian's Node.js, which is 18 in bookworm, with Debian's npm.
+- `oven/bun:1` holds no Bun, which Debian does not have, but a script that does `bun add` by npm.
+- `buildpack-deps:bookworm-scm` holds git and ssh, and no other version control.
+
 Standard library only.
 """
 
@@ -18,7 +24,7 @@ import posixpath
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +35,7 @@ DOCUMENTATION = ("usr/share/doc/", "usr/share/info/", "usr/share/locale/", "usr/
 # user to protect.
 EXTERNALLY_MANAGED = "usr/lib/python3.11/EXTERNALLY-MANAGED"
 # What mmdebstrap leaves of the machine that made the image: left out, or emptied where programs look for it.
-MAKERS_FILES = ("etc/apt/apt.conf.d/99mmdebstrap", "etc/hostname")
+MAKERS_FILES = ("etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "etc/hostname")
 MAKERS_RESOLVER = "etc/resolv.conf"
 CREATED = "2023-11-14T22:13:20Z"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -125,16 +131,33 @@ class Layout:
         (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
     def layer(self, root: RootFs, names: Iterable[str], removed: Iterable[str], note: str) -> Layer:
+        def fill(tar: tarfile.TarFile) -> None:
+            for name in removed:
+                folder, base = posixpath.split(name)
+                tar.addfile(tarfile.TarInfo(posixpath.join(folder, f".wh.{base}")))
+            for name in names:
+                info = root.entries[name].info
+                tar.addfile(info, root.open(info) if info.isreg() else None)
+
+        return self.write_layer(fill, note)
+
+    def program_layer(self, name: str, program: Path, note: str) -> Layer:
+        """A layer of one program."""
+
+        def fill(tar: tarfile.TarFile) -> None:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.mtime = program.stat().st_size, 0o755, int(os.environ["SOURCE_DATE_EPOCH"])
+            with open(program, "rb") as content:
+                tar.addfile(info, content)
+
+        return self.write_layer(fill, note)
+
+    def write_layer(self, fill: Callable[[tarfile.TarFile], None], note: str) -> Layer:
         temporary = self.folder / "layer.tar.gz"
         with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0) as zipped:
             plain = Hashing(zipped)
             with tarfile.open(fileobj=plain, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                for name in removed:
-                    folder, base = posixpath.split(name)
-                    tar.addfile(tarfile.TarInfo(posixpath.join(folder, f".wh.{base}")))
-                for name in names:
-                    info = root.entries[name].info
-                    tar.addfile(info, root.open(info) if info.isreg() else None)
+                fill(tar)
         digest, size_bytes = self.adopt(temporary)
         return Layer(f"sha256:{plain.digest.hexdigest()}", digest, size_bytes, note)
 
@@ -209,9 +232,8 @@ def add_python_link(root: RootFs) -> None:
 
 
 def main() -> None:
-    debian_tar, python_tar, folder = map(Path, sys.argv[1:])
-    debian, python = RootFs(debian_tar), RootFs(python_tar)
-    add_python_link(python)
+    tars, stand_in, folder = map(Path, sys.argv[1:])
+    debian = RootFs(tars / "debian.tar")
     architecture = subprocess.run(["dpkg", "--print-architecture"], check=True, capture_output=True, text=True).stdout
     layout = Layout(folder, architecture.strip())
 
@@ -221,20 +243,36 @@ def main() -> None:
         return [n for n in names if n not in set(documents)], documents
 
     system, system_docs = split(debian, debian.entries)
-    changed, removed = difference(debian, python)
-    added, added_docs = split(python, changed)
-
     base = layout.layer(debian, system, [], "Debian 12, made with mmdebstrap")
     base_docs = layout.layer(debian, system_docs, [], "documentation and translations of Debian 12")
-    snake = layout.layer(python, added, removed, "Debian's python3, pip and venv")
-    snake_docs = layout.layer(python, added_docs, [], "documentation of python3, pip and venv")
+
+    def more(root: RootFs, what: str) -> tuple[Layer, Layer]:
+        """The layers that a system with more packages adds to Debian's: without and with documentation only."""
+        changed, removed = difference(debian, root)
+        added, added_docs = split(root, changed)
+        return layout.layer(root, added, removed, what), layout.layer(root, added_docs, [], f"documentation of {what}")
 
     minimal = "Debian 12 made with mmdebstrap, not the official image"
     layout.image("debian:bookworm", [base, base_docs], "bash", minimal)
     layout.image("debian:stable-slim", [base], "bash", f"{minimal}; documentation left out")
+
+    python = RootFs(tars / "python.tar")
+    add_python_link(python)
+    snake, snake_docs = more(python, "Debian's python3, pip and venv")
     described = "Debian's Python 3.11, not the official image"
     layout.image("python:3.11", [base, base_docs, snake, snake_docs], "python3", described)
     layout.image("python:3.11-slim", [base, snake], "python3", f"{described}; documentation left out")
+
+    git, _ = more(RootFs(tars / "git.tar"), "Debian's git and ssh")
+    layout.image("buildpack-deps:bookworm-scm", [base, git], "bash", f"{minimal}; with git and ssh")
+
+    node, node_docs = more(RootFs(tars / "node.tar"), "Debian's nodejs and npm")
+    described = "Debian's Node.js 18 and npm, not the official image"
+    layout.image("node:20", [base, base_docs, node, node_docs], "node", described)
+    layout.image("node:20-slim", [base, node], "node", f"{described}; documentation left out")
+
+    bun = layout.program_layer("usr/local/bin/bun", stand_in, "a stand-in for bun that calls npm")
+    layout.image("oven/bun:1", [base, node, bun], "bash", "a stand-in that does `bun add` by npm, not Bun")
 
 
 if __name__ == "__main__":
