@@ -156,8 +156,12 @@ impl Changer<'_> {
     pub fn make(&self, change: &Change) -> Result<(), FileError> {
         match change {
             Change::Copy(copies) => copies.iter().try_for_each(|copy| self.copy(copy)),
-            Change::MakeDir { path, mode } => self.make_dir(Path::new(path), *mode),
-            Change::MakeSymlink { target, path } => self.make_symlink(target, Path::new(path)),
+            Change::MakeDir { path, mode, user } => {
+                self.make_dir(Path::new(path), *mode, self.maker(user)?)
+            }
+            Change::MakeSymlink { target, path, user } => {
+                self.make_symlink(target, Path::new(path), self.maker(user)?)
+            }
             Change::Remove {
                 path,
                 recursive,
@@ -175,6 +179,11 @@ impl Changer<'_> {
         if let Ok(id) = user.parse() {
             return Ok(Ownership { uid: id, gid: id });
         }
+        self.maker(user)
+    }
+
+    /// Who owns what a command of `user` makes.
+    fn maker(&self, user: &str) -> Result<Ownership, FileError> {
         let found = Account::find(self.view, user, self.account_file_bytes_max);
         let account = found.map_err(|source| FileError::User {
             user: user.to_owned(),
@@ -183,9 +192,9 @@ impl Changer<'_> {
         Ok(account.owner)
     }
 
-    fn make_dir(&self, path: &Path, mode: Option<u32>) -> Result<(), FileError> {
+    fn make_dir(&self, path: &Path, mode: Option<u32>, owner: Ownership) -> Result<(), FileError> {
         self.view
-            .make_dirs(path, DIR_MODE, Ownership::ROOT)
+            .make_dirs(path, DIR_MODE, owner)
             .map_err(refused("make", path))?;
         if let Some(mode) = mode {
             let resolved = self
@@ -199,7 +208,7 @@ impl Changer<'_> {
         Ok(())
     }
 
-    fn make_symlink(&self, target: &str, path: &Path) -> Result<(), FileError> {
+    fn make_symlink(&self, target: &str, path: &Path, owner: Ownership) -> Result<(), FileError> {
         let make = |error| refused("link", path)(error);
         let mut place = path.to_owned();
         if self.view.is_dir(path).map_err(make)? {
@@ -218,11 +227,12 @@ impl Changer<'_> {
             .map_err(refused("link", path))?;
         if let Some(parent) = place.parent() {
             self.view
-                .make_dirs(parent, DIR_MODE, Ownership::ROOT)
+                .make_dirs(parent, DIR_MODE, owner)
                 .map_err(refused("link", path))?;
         }
         self.view
             .symlink(target, &place)
+            .and_then(|()| self.view.set_owner(&place, owner))
             .map_err(refused("link", path))
     }
 

@@ -244,14 +244,15 @@ fn step_key(
                 .list(env.values().collect::<Vec<_>>().into_iter())
         }
         Action::Change(Change::Copy(copies)) => copies.iter().fold(hasher.field("copy"), copy_key),
-        // What these do is all in their words, and paths start where they start.
+        // What these do is all in their words; paths start where they start, and new files are the user's.
         Action::Change(_) => hasher
             .field("change")
             .field(
                 serde_json::to_vec(step)
                     .expect("a step has only string keys and no failing serializer"),
             )
-            .field(&ambient.workdir),
+            .field(&ambient.workdir)
+            .field(&ambient.user),
     }
     .finish()
 }
@@ -372,6 +373,15 @@ mod tests {
             plan(&steps, |inputs| inputs.nonce = Digest::ZERO).key,
             plain
         );
+    }
+
+    #[test]
+    fn a_folder_made_for_another_user_is_another_layer() {
+        let path = "/d".to_owned();
+        let steps = [Step::MakeDir { path, mode: None }];
+        let by = |user: &str| plan(&steps, |inputs| inputs.ambient.user = user.to_owned()).key;
+        assert_eq!(by("root"), by("root"));
+        assert_ne!(by("root"), by("app"));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum Change {
         path: String,
         /// Its permission bits, also if it exists.
         mode: Option<u32>,
+        /// Who owns what is made: the user in force, as if they ran `mkdir`.
+        user: String,
     },
     /// Makes a symbolic link.
     MakeSymlink {
@@ -59,6 +61,8 @@ pub enum Change {
         target: String,
         /// Where it stands, or the folder that it stands in.
         path: String,
+        /// Who owns what is made.
+        user: String,
     },
     /// Removes a file or folder.
     Remove {
@@ -130,7 +134,7 @@ impl Ambient {
                 run(
                     format!("npm install{flag}{}", words(packages)),
                     by(*global),
-                    &[],
+                    &NPM_ENV,
                 )
             }
             Step::BunInstall { packages, global } => {
@@ -166,12 +170,14 @@ impl Ambient {
             Step::MakeDir { path, mode } => Action::Change(Change::MakeDir {
                 path: self.absolute(path),
                 mode: *mode,
+                user: self.user.clone(),
             }),
             Step::MakeSymlink { target, path } => {
                 let path = self.absolute(path);
                 Action::Change(Change::MakeSymlink {
                     target: target.clone(),
                     path,
+                    user: self.user.clone(),
                 })
             }
             Step::Remove {
@@ -258,6 +264,13 @@ const PIP_ENV: [(&str, &str); 3] = [
     ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
     ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
     ("PIP_ROOT_USER_ACTION", "ignore"),
+];
+
+/// Nobody is there to read adverts and reports, and each costs a request to the registry.
+const NPM_ENV: [(&str, &str); 3] = [
+    ("npm_config_audit", "false"),
+    ("npm_config_fund", "false"),
+    ("npm_config_update_notifier", "false"),
 ];
 
 /// A repository that wants a password must fail, not wait for one.

@@ -277,11 +277,44 @@ fn content_that_is_not_what_was_announced_is_an_error() {
 }
 
 #[test]
+fn new_folders_and_links_are_those_of_the_user_in_force() {
+    let world = World::new();
+    let user = "app".to_owned();
+    let (path, target) = ("/srv/a/b".to_owned(), "x".to_owned());
+    std::fs::create_dir(world.path("srv")).unwrap();
+    let dir = Change::MakeDir {
+        path: path.clone(),
+        mode: Some(0o2750),
+        user: user.clone(),
+    };
+    world.make(&dir).unwrap();
+    let path = format!("{path}/links/one");
+    world
+        .make(&Change::MakeSymlink { target, path, user })
+        .unwrap();
+    let owner = |path: &str| {
+        let (mode, uid, gid, _) = world.file(path);
+        (mode, uid, gid)
+    };
+    assert_eq!(owner("srv"), (0o755, 0, 0));
+    assert_eq!(owner("srv/a"), (0o755, 1000, 1001));
+    assert_eq!(owner("srv/a/b"), (0o2750, 1000, 1001));
+    assert_eq!(owner("srv/a/b/links"), (0o755, 1000, 1001));
+    assert_eq!(owner("srv/a/b/links/one"), (0o777, 1000, 1001));
+    // A number that is nobody's has the group 0, as its commands have.
+    let (path, user) = ("/n".to_owned(), "7".to_owned());
+    let mode = None;
+    world.make(&Change::MakeDir { path, mode, user }).unwrap();
+    assert_eq!(owner("n"), (0o755, 7, 0));
+}
+
+#[test]
 fn folders_and_links_are_made_as_asked() {
     let world = World::new();
     let dir = |path: &str, mode| Change::MakeDir {
         path: path.to_owned(),
         mode,
+        user: "root".to_owned(),
     };
     world.make(&dir("/a/b", Some(0o1777))).unwrap();
     assert_eq!((world.file("a").0, world.file("a/b").0), (0o755, 0o1777));
@@ -294,6 +327,7 @@ fn folders_and_links_are_made_as_asked() {
     let link = |target: &str, path: &str| Change::MakeSymlink {
         target: target.to_owned(),
         path: path.to_owned(),
+        user: "root".to_owned(),
     };
     world.make(&link("/nowhere", "/l/link")).unwrap();
     world.make(&link("../x/name", "/a")).unwrap();
