@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Bytes of a path in a template: the kernel's own bound, which counts a NUL at the end.
+pub const PATH_BYTES_MAX: usize = 4095;
+/// Bytes of one name in a path: what the file systems take.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
 /// How much of anything a caller may send or hold open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

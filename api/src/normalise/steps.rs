@@ -5,7 +5,7 @@ use domain::definition::{CopyItem, Step};
 use super::context::Listing;
 use super::fields::Fields;
 use super::runtime::user;
-use crate::limits::Limits;
+use crate::limits::{FILE_NAME_BYTES_MAX, Limits, PATH_BYTES_MAX};
 
 const ACTIONS: &str = "apt_install, pip_install, npm_install, bun_install, run, workdir, user, \
                        copy, copy_items, make_dir, make_symlink, remove, rename, git_clone, \
@@ -72,7 +72,7 @@ impl StepFields<'_> {
             "workdir" => {
                 self.only(&["path"]);
                 Some(Step::Workdir {
-                    path: self.required("path")?,
+                    path: self.path("path")?,
                 })
             }
             "user" => {
@@ -110,15 +110,16 @@ impl StepFields<'_> {
             "make_dir" => {
                 self.only(&["path", "mode"]);
                 let mode = fields.mode("mode");
-                let path = self.required("path")?;
+                let path = self.path("path")?;
                 Some(Step::MakeDir { path, mode })
             }
             "make_symlink" => {
                 self.only(&["target", "path"]);
-                let target = self.required("target");
-                let path = self.required("path")?;
+                // A link may say anything; only where it stands has names of files.
+                let target = fields.required_text("target", PATH_BYTES_MAX);
+                let path = self.path("path")?;
                 Some(Step::MakeSymlink {
-                    target: target?,
+                    target: target?.to_owned(),
                     path,
                 })
             }
@@ -126,7 +127,7 @@ impl StepFields<'_> {
                 self.only(&["path", "recursive", "force"]);
                 let recursive = fields.switch("recursive").unwrap_or(false);
                 let force = fields.switch("force").unwrap_or(false);
-                let path = self.required("path")?;
+                let path = self.path("path")?;
                 Some(Step::Remove {
                     path,
                     recursive,
@@ -136,8 +137,8 @@ impl StepFields<'_> {
             _ => {
                 self.only(&["src", "dst", "force"]);
                 let force = fields.switch("force").unwrap_or(false);
-                let src = self.required("src");
-                let dst = self.required("dst")?;
+                let src = self.path("src");
+                let dst = self.path("dst")?;
                 Some(Step::Rename {
                     src: src?,
                     dst,
@@ -153,8 +154,20 @@ impl StepFields<'_> {
         (self.packages(), global)
     }
 
+    /// Each is one word for its installer, so a blank around it would be part of the name.
     fn packages(self) -> Vec<String> {
-        self.fields.text_list("packages", self.limits)
+        let packages = self.fields.text_list("packages", self.limits);
+        for (index, package) in packages.iter().enumerate() {
+            if package.trim() != package {
+                let message = "must not begin or end with a blank";
+                self.fields.element_problem("packages", index, message);
+            }
+        }
+        packages
+    }
+
+    fn path(self, key: &str) -> Option<String> {
+        path(self.fields, key)
     }
 
     fn copy_items(self) -> Option<Step> {
@@ -183,11 +196,15 @@ impl StepFields<'_> {
                 fields.problem(key, "must not begin with `-`");
             }
         }
-        let path = fields.text("path", self.limits.text_bytes_max);
+        let path = if fields.has("path") {
+            self.path("path")
+        } else {
+            Some(GIT_CLONE_PATH_DEFAULT.to_owned())
+        };
         let depth = fields.number_u32("depth", 1..=u32::MAX);
         Some(Step::GitClone {
             url: url?,
-            path: path.unwrap_or(GIT_CLONE_PATH_DEFAULT).to_owned(),
+            path: path?,
             branch: branch.map(str::to_owned),
             depth,
         })
@@ -210,6 +227,22 @@ impl StepFields<'_> {
     }
 }
 
+/// A path in the template: absolute, or from the working folder.
+fn path(fields: Fields<'_>, key: &str) -> Option<String> {
+    let path = fields.required_text(key, PATH_BYTES_MAX)?;
+    if let Some(name) = path
+        .split('/')
+        .find(|name| name.len() > FILE_NAME_BYTES_MAX)
+    {
+        let bytes = name.len();
+        fields.problem(
+            key,
+            format!("has a name of {bytes} bytes, at most {FILE_NAME_BYTES_MAX} may be"),
+        );
+    }
+    Some(path.to_owned())
+}
+
 fn copy_item(item: Fields<'_>, context: &Listing, limits: &Limits) -> Option<CopyItem> {
     let sources = item.text_list("sources", limits);
     for (index, source) in sources.iter().enumerate() {
@@ -225,13 +258,13 @@ fn copy_item(item: Fields<'_>, context: &Listing, limits: &Limits) -> Option<Cop
     let user = user(item, "user", limits);
     let mode = item.mode("mode");
     let force_upload = item.switch("force_upload").unwrap_or(false);
-    let dst = item.required_text("dst", limits.text_bytes_max)?;
+    let dst = path(item, "dst")?;
     Some(CopyItem {
         sources: sources
             .iter()
             .map(|source| source.trim_end_matches('/').to_owned())
             .collect(),
-        dst: dst.to_owned(),
+        dst,
         user,
         mode,
         force_upload,
