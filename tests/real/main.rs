@@ -8,9 +8,17 @@ use tests::runner::{Filter, Scenario, run};
 use tests::service::{Place, Service, scenarios};
 
 mod operator;
+mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 4] = ["bad_input.py", "builds.py", "context.py", "logs.py"];
+const SCRIPTS: [&str; 6] = [
+    "bad_input.py",
+    "builds.py",
+    "context.py",
+    "logs.py",
+    "steps.py",
+    "step_failures.py",
+];
 
 /// Scenarios that run side by side: the service builds two templates at once.
 const AT_ONCE: usize = 3;
@@ -51,6 +59,7 @@ fn run_shared(service: &Service, filter: &Filter) -> bool {
     });
     let mut wanted: Vec<Scenario<'_>> = client.collect();
     wanted.extend(operator::shared(service));
+    wanted.extend(steps::shared(service));
     wanted.retain(|scenario| filter.wants(&scenario.name));
     wanted.is_empty() || run(&wanted, AT_ONCE)
 }

@@ -40,7 +40,7 @@ pub(crate) fn own() -> Vec<Scenario<'static>> {
 }
 
 /// Restores a template, runs a command in it, and gives what the operator command printed.
-fn restore(service: &Service, reference: &str, command: &str) -> Value {
+pub(crate) fn restore(service: &Service, reference: &str, command: &str) -> Value {
     let output = service.operate(&["restore", reference, "--exec", command, "--json"]);
     assert!(
         output.status.success(),
@@ -52,7 +52,8 @@ fn restore(service: &Service, reference: &str, command: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("--json prints one JSON value")
 }
 
-fn text<'a>(restored: &'a Value, key: &str) -> &'a str {
+/// The text at `key` of what an operator command printed.
+pub(crate) fn text<'a>(restored: &'a Value, key: &str) -> &'a str {
     restored
         .get(key)
         .and_then(Value::as_str)

@@ -217,6 +217,7 @@ impl Service {
             .arg(scenario)
             .env("NULLSPACE_API_URL", &self.url)
             .env("NULLSPACE_API_KEY", self.key())
+            .env("NULLSPACE_TEST_DATA_DIR", &self.data_dir)
             .envs(envs.iter().copied())
             .output()
             .expect("make setup made the environment");
