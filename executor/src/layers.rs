@@ -17,9 +17,11 @@ mod archive;
 mod archive_extensions;
 mod archive_fields;
 mod attributes;
+#[cfg(test)]
+mod corpus;
 mod lowers;
 pub mod overlay;
-mod remove;
+pub(crate) mod remove;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod store;

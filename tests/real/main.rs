@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use tests::runner::{Filter, Scenario, run};
 use tests::service::{Place, Service, scenarios};
 
+mod crash;
 mod operator;
 mod steps;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
 
     // Scenarios that end a service have one of their own.
     let mut wanted = operator::own();
+    wanted.extend(crash::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

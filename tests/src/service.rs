@@ -178,6 +178,16 @@ impl Service {
             .to_owned()
     }
 
+    /// The number of the service's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// The base URL.
     pub fn url(&self) -> &str {
         &self.url

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use domain::definition::{ContextEntry, ContextKind, ContextManifest, InvalidContext};
+use domain::definition::{
+    CONTEXT_PATH_BYTES_MAX, ContextEntry, ContextKind, ContextManifest, InvalidContext,
+};
 
 use super::fields::Fields;
 use crate::limits::Limits;
@@ -112,6 +114,16 @@ pub(super) fn path(entry: Fields<'_>, limits: &Limits) -> Option<String> {
     };
     match ContextManifest::new(vec![alone]) {
         Ok(_) => Some(path.to_owned()),
+        Err(InvalidContext::TooLong(_)) => {
+            let shown = shown(path);
+            entry.problem(
+                "path",
+                format!(
+                    "`{shown}` must have at most {CONTEXT_PATH_BYTES_MAX} bytes, and 255 in each name"
+                ),
+            );
+            None
+        }
         Err(
             InvalidContext::Path(_) | InvalidContext::Duplicate(_) | InvalidContext::BelowFile(_),
         ) => {

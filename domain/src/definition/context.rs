@@ -54,6 +54,11 @@ pub enum InvalidContext {
     /// A path leaves the context or names nothing.
     #[error("context path `{0}` must be relative, without `..`, `.` or empty parts")]
     Path(String),
+    /// A path, or a name in it, is longer than a file system takes.
+    #[error(
+        "context path `{0}` must have at most {CONTEXT_PATH_BYTES_MAX} bytes, and {NAME_BYTES_MAX} in each name"
+    )]
+    TooLong(String),
     /// A path is listed twice.
     #[error("context path `{0}` is listed twice")]
     Duplicate(String),
@@ -65,6 +70,9 @@ pub enum InvalidContext {
 /// The longest context path in bytes: PATH_MAX of Linux, less room for the folder it goes to.
 pub const CONTEXT_PATH_BYTES_MAX: usize = 3072;
 
+/// The longest name of a file in bytes: NAME_MAX of Linux.
+const NAME_BYTES_MAX: usize = 255;
+
 impl ContextManifest {
     /// A context of these entries.
     ///
@@ -74,6 +82,14 @@ impl ContextManifest {
         entries.sort_by(|one, other| one.path.cmp(&other.path));
         let mut kinds: BTreeMap<&str, bool> = BTreeMap::new();
         for entry in &entries {
+            if entry.path.len() > CONTEXT_PATH_BYTES_MAX
+                || entry
+                    .path
+                    .split('/')
+                    .any(|name| name.len() > NAME_BYTES_MAX)
+            {
+                return Err(InvalidContext::TooLong(entry.path.clone()));
+            }
             if !is_context_path(&entry.path) {
                 return Err(InvalidContext::Path(entry.path.clone()));
             }
@@ -129,9 +145,7 @@ impl ContextManifest {
 }
 
 fn is_context_path(path: &str) -> bool {
-    path.len() <= CONTEXT_PATH_BYTES_MAX
-        && !path.contains('\0')
-        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    !path.contains('\0') && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 impl TryFrom<Vec<ContextEntry>> for ContextManifest {
@@ -179,6 +193,49 @@ mod tests {
             let refused = ContextManifest::new(vec![file(path)]);
             assert_eq!(refused, Err(InvalidContext::Path(path.to_owned())));
         }
+    }
+
+    #[test]
+    fn paths_that_no_file_system_takes_are_refused() {
+        let deep = "d/".repeat(CONTEXT_PATH_BYTES_MAX / 2);
+        for path in [
+            "n".repeat(256),
+            format!("a/{}/b", "ü".repeat(128)),
+            deep + "x",
+        ] {
+            let refused = ContextManifest::new(vec![file(&path)]);
+            assert_eq!(refused, Err(InvalidContext::TooLong(path)));
+        }
+        let longest = "d/".repeat(CONTEXT_PATH_BYTES_MAX / 2 - 1) + "xy";
+        for path in ["n".repeat(255), longest] {
+            assert_eq!(ContextManifest::new(vec![file(&path)]).unwrap().0.len(), 1);
+        }
+    }
+
+    /// Names are bytes to Linux: none of these is another one, and none is special.
+    #[test]
+    fn odd_names_are_names() {
+        let odd = [
+            "A",
+            "a",
+            "a\nb",
+            "a\u{1b}[2J",
+            "a\u{2028}b",
+            "\u{e9}",
+            "e\u{301}",
+            "-rf",
+            "..a",
+            "...",
+            "a\\b",
+            " ",
+            ".wh.a",
+            ".wh..wh..opq",
+        ];
+        let context = ContextManifest::new(odd.map(file).to_vec()).unwrap();
+        let paths: Vec<&str> = context.entries().iter().map(|entry| &*entry.path).collect();
+        let mut sorted = odd.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(paths, sorted);
     }
 
     #[test]

@@ -1,3 +1,4 @@
+mod hostile;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,9 +43,13 @@ struct Store {
 
 impl Store {
     fn new() -> Self {
+        Self::within(LayerLimits::default())
+    }
+
+    fn within(limits: LayerLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("view")).unwrap();
-        let store = LayerStore::open(dir.path().join("layers"), LayerLimits::default()).unwrap();
+        let store = LayerStore::open(dir.path().join("layers"), limits).unwrap();
         Self { dir, store }
     }
 

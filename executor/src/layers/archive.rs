@@ -217,11 +217,12 @@ impl<'a, R: Read> Archive<'a, R> {
         Ok(match header.entry_type().as_byte() {
             b'0' | b'7' => {
                 let bytes = size()?;
-                // Archives from before POSIX mark a folder by nothing but its name.
-                if bytes == 0 && path.ends_with(b"/") {
+                self.expect_data(bytes)?;
+                // Archives from before POSIX mark a folder by nothing but its name. One that has data
+                // is a folder to other readers too; the data is passed over.
+                if path.ends_with(b"/") {
                     return Ok(Kind::Directory);
                 }
-                self.expect_data(bytes)?;
                 Kind::File(Content {
                     segments: vec![Segment { offset: 0, bytes }],
                     bytes,
@@ -416,7 +417,13 @@ fn device(header: &Header) -> Result<(u32, u32), UnpackError> {
             .and_then(|part| u32::try_from(part).ok())
             .ok_or_else(|| malformed("a device's number"))
     };
-    Ok((part(fields.0)?, part(fields.1)?))
+    let (major, minor) = (part(fields.0)?, part(fields.1)?);
+    // The kernel has 12 and 20 bits for them and drops the rest: 4096:0 would become 0:0, which
+    // removes a file.
+    if major >= 1 << 12 || minor >= 1 << 20 {
+        return Err(malformed("a device's number"));
+    }
+    Ok((major, minor))
 }
 
 pub(super) fn malformed(what: &'static str) -> UnpackError {

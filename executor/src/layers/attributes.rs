@@ -19,6 +19,35 @@ pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
 /// Attributes with this prefix tell overlayfs what to do: an archive must not supply them.
 pub(super) const OVERLAY_PREFIX: &[u8] = b"trusted.overlay.";
 
+/// What becomes of an extended attribute that an archive supplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Policy {
+    Keep,
+    /// Left out: it means something only to the machine that made the image.
+    Drop,
+    /// Refused, for this reason.
+    Refuse(&'static str),
+}
+
+/// What becomes of an extended attribute of this name.
+///
+/// Labels of security modules (`security.*` but for file capabilities) belong to the machine that
+/// made the image, and so does what its unprivileged overlays noted (`user.overlay.*`).
+pub(super) fn policy(name: &[u8]) -> Policy {
+    if name.starts_with(OVERLAY_PREFIX) {
+        Policy::Refuse("its attributes `trusted.overlay.*` would steer the mount")
+    } else if name == b"security.capability" {
+        Policy::Keep
+    } else if name.starts_with(b"security.") || name.starts_with(b"user.overlay.") {
+        Policy::Drop
+    } else if name.starts_with(b"user.") || name.starts_with(b"trusted.") {
+        Policy::Keep
+    } else {
+        // A folder's default list would also change what is made in it later.
+        Policy::Refuse("access control lists and attributes of other kinds are not supported")
+    }
+}
+
 /// A file's place: an open folder, and a name in it that is not followed.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
@@ -70,12 +99,32 @@ impl<'a> At<'a> {
             )?;
         }
         for (name, value) in &attributes.xattrs {
-            rustix::fs::lsetxattr(
-                self.path(),
-                OsStr::from_bytes(name),
-                value,
-                XattrFlags::empty(),
-            )?;
+            self.set_xattr(OsStr::from_bytes(name), value)?;
+        }
+        Ok(())
+    }
+
+    fn set_xattr(self, name: &OsStr, value: &[u8]) -> io::Result<()> {
+        match rustix::fs::lsetxattr(self.path(), name, value, XattrFlags::empty()) {
+            // ext4 says "no space" for what is too much for one file, too: no full disk then.
+            Err(rustix::io::Errno::NOSPC) if rustix::fs::fstatvfs(self.folder)?.f_bavail > 0 => {
+                Err(io::Error::other(
+                    "its extended attributes take more room than a file has for them",
+                ))
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Removes the extended attributes that an archive could have supplied and `attributes` lacks.
+    pub(super) fn remove_other_xattrs(self, attributes: &Attributes) -> io::Result<()> {
+        for name in self.xattr_names()? {
+            let mut named = attributes.xattrs.iter().map(|(name, _)| name.as_slice());
+            if policy(name.as_bytes()) == Policy::Keep
+                && !named.any(|other| other == name.as_bytes())
+            {
+                rustix::fs::lremovexattr(self.path(), &name)?;
+            }
         }
         Ok(())
     }

@@ -17,12 +17,12 @@ pub(super) struct Lowers(Vec<OwnedFd>);
 /// What the layers beneath have at a path.
 pub(super) enum Found {
     Directory(OwnedFd),
-    /// A symbolic link with its target.
-    Symlink(Vec<u8>),
+    /// A symbolic link: the folder that holds it, and its target.
+    Symlink(OwnedFd, Vec<u8>),
     /// A regular file: the folder that holds it.
     File(OwnedFd),
-    /// Another kind of file.
-    Special,
+    /// A device, a pipe or a socket: the folder that holds it.
+    Special(OwnedFd),
     Nothing,
 }
 
@@ -33,6 +33,11 @@ impl Lowers {
             .map(|folder| open_root(folder))
             .collect::<io::Result<_>>()
             .map(Self)
+    }
+
+    /// The layers.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Looks up a path that holds no symbolic link and no `..` before its last name.
@@ -86,11 +91,11 @@ fn not_a_folder(folder: OwnedFd, name: OsString) -> io::Result<Lookup> {
         Lookup::Hidden
     } else if kind == FileType::Symlink {
         let target = rustix::fs::readlinkat(&folder, &name, Vec::new())?;
-        Lookup::Found(Found::Symlink(target.into_bytes()))
+        Lookup::Found(Found::Symlink(folder, target.into_bytes()))
     } else if kind == FileType::RegularFile {
         Lookup::Found(Found::File(folder))
     } else {
-        Lookup::Found(Found::Special)
+        Lookup::Found(Found::Special(folder))
     })
 }
 

@@ -24,46 +24,59 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
 
 /// Removes the file or the whole tree `name` in an open folder; nothing there is fine.
 ///
-/// Folders can be nested deeper than any path, stack or table of open files: instead of descending,
-/// folders found in a folder are moved up beside it and emptied in turn. Links are not followed.
-pub(super) fn remove_at(parent: &impl AsFd, name: &OsStr) -> io::Result<()> {
+/// Folders can be nested deeper than any path, stack or table of open files: only one is open at a
+/// time, and the way back up is by `..`. Links are not followed.
+pub(crate) fn remove_at(parent: &impl AsFd, name: &OsStr) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}
         Err(error) => return Err(error.into()),
     }
-    let top = open_folder(parent, name)?;
-    let mut moved = 0_u64;
+    let mut above: Vec<Level> = Vec::new();
+    let (mut folder, mut level) = Level::enter(parent, name.to_owned())?;
     loop {
-        let folders = remove_files(&top)?;
-        if folders.is_empty() {
-            break;
-        }
-        for folder in folders {
-            let inner_folder = open_folder(&top, &folder)?;
-            for inner in remove_files(&inner_folder)? {
-                // Names of what is moved up can meet names that are there: the next number, then.
-                loop {
-                    moved += 1;
-                    let target = format!(".removed-{moved}");
-                    match rustix::fs::renameat_with(
-                        &inner_folder,
-                        &inner,
-                        &top,
-                        &target,
-                        rustix::fs::RenameFlags::NOREPLACE,
-                    ) {
-                        Ok(()) => break,
-                        Err(Errno::EXIST) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+        if let Some(inner) = level.folders.pop() {
+            let below;
+            (folder, below) = Level::enter(&folder, inner)?;
+            above.push(std::mem::replace(&mut level, below));
+        } else if let Some(outer) = above.pop() {
+            folder = open_folder(&folder, OsStr::new(".."))?;
+            if identity(&folder)? != outer.identity {
+                return Err(io::Error::other("a folder was moved while it was removed"));
             }
-            rustix::fs::unlinkat(&top, &folder, AtFlags::REMOVEDIR)?;
+            let empty = std::mem::replace(&mut level, outer);
+            rustix::fs::unlinkat(&folder, &empty.name, AtFlags::REMOVEDIR)?;
+        } else {
+            rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+            return Ok(());
         }
     }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
-    Ok(())
+}
+
+/// A folder on the way down.
+struct Level {
+    name: OsString,
+    identity: (u64, u64),
+    /// The folders in it that are still there.
+    folders: Vec<OsString>,
+}
+
+impl Level {
+    /// Opens a folder and removes its files.
+    fn enter(parent: &impl AsFd, name: OsString) -> io::Result<(OwnedFd, Self)> {
+        let folder = open_folder(parent, &name)?;
+        let level = Self {
+            identity: identity(&folder)?,
+            folders: remove_files(&folder)?,
+            name,
+        };
+        Ok((folder, level))
+    }
+}
+
+fn identity(folder: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(folder)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Removes all that is no folder, and gives the names of the folders.

@@ -121,7 +121,11 @@ impl Sample {
     }
 }
 
-/// What a tree holds, sorted: `d path`, `f path=content`, `l path>target`, `c path 1:3`, `b`, `p`.
+/// The bytes of a file above which a listing gives its size and the blocks that it takes.
+const LISTED_BYTES_MAX: u64 = 1 << 20;
+
+/// What a tree holds, sorted: `d path`, `f path=content`, `l path>target`, `c path 1:3`, `b`, `p`; for a
+/// large file `f path: BYTES bytes in BLOCKS blocks`.
 pub(crate) fn listing(root: &std::path::Path) -> Vec<String> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let mut lines = Vec::new();
@@ -149,6 +153,9 @@ pub(crate) fn listing(root: &std::path::Path) -> Vec<String> {
                 "l {path}>{}",
                 std::fs::read_link(entry.path()).unwrap().display()
             )
+        } else if kind.is_file() && status.len() > LISTED_BYTES_MAX {
+            let blocks = status.blocks();
+            format!("f {path}: {} bytes in {blocks} blocks", status.len())
         } else if kind.is_file() {
             let content = std::fs::read(entry.path()).unwrap();
             format!("f {path}={}", String::from_utf8_lossy(&content))

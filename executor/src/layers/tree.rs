@@ -5,6 +5,7 @@
 //! final folder of each entry is therefore inside the root whatever the archive says.
 
 mod ledger;
+mod sharing;
 mod walk;
 
 use std::ffi::OsString;
@@ -13,7 +14,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec};
+use rustix::fs::{FileType, Mode, OFlags, Timespec};
 use rustix::io::Errno;
 
 use self::ledger::Ledger;
@@ -33,6 +34,8 @@ pub(super) struct Tree<'a> {
     lowers: Result<Lowers, Option<LowerSource<'a>>>,
     limits: &'a LayerLimits,
     ledger: Ledger,
+    names_walked: u64,
+    content_bytes: u64,
     /// The time that folders get which no entry describes and no lower layer has.
     pub(super) default_time: Timespec,
 }
@@ -77,8 +80,22 @@ impl<'a> Tree<'a> {
             lowers: Err(Some(Box::new(lowers))),
             limits,
             ledger: Ledger::new(limits.ledger_bytes_max),
+            names_walked: 0,
+            content_bytes: 0,
             default_time: Timespec::default(),
         })
+    }
+
+    /// Counts what the files of the layer hold.
+    pub(super) fn count_content(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        self.content_bytes = self.content_bytes.saturating_add(bytes);
+        if self.content_bytes > self.limits.content_bytes_max {
+            return Err(UnpackError::TooLarge {
+                what: "the content of its files",
+                max: self.limits.content_bytes_max,
+            });
+        }
+        Ok(())
     }
 
     /// Finds the place of a path, making the folders on the way that are missing.
@@ -120,12 +137,10 @@ impl<'a> Tree<'a> {
             Err(Errno::NOENT) => return Ok(Before::Nothing),
             Err(error) => return Err(write_error(&place.path, "look at")(error.into())),
         };
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            if folder {
-                return Ok(Before::Folder);
-            }
-            self.ledger.forget(&place.path);
+        if folder && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(Before::Folder);
         }
+        self.ledger.forget(&place.path);
         remove_at(&place.folder, &place.name).map_err(write_error(&place.path, "replace"))?;
         Ok(Before::Removed)
     }
@@ -137,7 +152,13 @@ impl<'a> Tree<'a> {
         attributes: &Attributes,
     ) -> Result<(), UnpackError> {
         let before = self.make_room(place, true)?;
-        if before != Before::Folder {
+        if before == Before::Folder {
+            // It may be here since something came into it, with the attributes of the one beneath.
+            place
+                .at()
+                .remove_other_xattrs(attributes)
+                .map_err(write_error(&place.path, "set the attributes of"))?;
+        } else {
             self.make_folder(place, before)?;
         }
         self.describe_folder(place, attributes)
@@ -153,52 +174,10 @@ impl<'a> Tree<'a> {
             .map_err(|error| write_error(&place.path, "create")(error.into()))
     }
 
-    /// Makes a hard link to a file of this layer, or to a copy of one of the layers beneath.
-    pub(super) fn hard_link(&mut self, place: &Place, target: &[u8]) -> Result<(), UnpackError> {
-        let source = self.place(target)?;
-        if source.path == place.path {
-            // A link to itself, as archivers write for a name that was packed twice.
-            return match source.at().stat() {
-                Ok(_) => Ok(()),
-                Err(error) => Err(write_error(&place.path, "link")(error.into())),
-            };
-        }
-        let refused = |why| UnpackError::Refused {
-            path: place.path.clone(),
-            why,
-        };
-        match source.at().stat() {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                return Err(refused("a hard link to a folder"));
-            }
-            Ok(_) => {}
-            Err(Errno::NOENT) if self.ledger.is_removed(&source.path) => {
-                return Err(refused("a hard link to a removed file"));
-            }
-            Err(Errno::NOENT) => {
-                if !self.copy_up(&source)? {
-                    return Err(refused("a hard link to a file that does not exist"));
-                }
-            }
-            Err(error) => return Err(write_error(&source.path, "look at")(error.into())),
-        }
-        if source.path.starts_with(&place.path) {
-            return Err(refused("a hard link in the place of its target's folder"));
-        }
-        self.make_room(place, false)?;
-        rustix::fs::linkat(
-            &source.folder,
-            &source.name,
-            &place.folder,
-            &place.name,
-            AtFlags::empty(),
-        )
-        .map_err(|error| write_error(&place.path, "link")(error.into()))
-    }
-
     /// Hides the name that the layers beneath have here. What this layer has stays: a whiteout
     /// speaks of the layers beneath, wherever in the archive it stands.
     pub(super) fn white_out(&mut self, place: &Place) -> Result<(), UnpackError> {
+        self.keep_copies(place)?;
         match place.at().stat() {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 self.make_opaque(place)
@@ -211,6 +190,7 @@ impl<'a> Tree<'a> {
 
     /// Makes a folder hide what the layers beneath have in its place.
     pub(super) fn make_opaque(&mut self, place: &Place) -> Result<(), UnpackError> {
+        self.keep_copies(place)?;
         place
             .at()
             .set_opaque()
@@ -288,7 +268,7 @@ impl<'a> Tree<'a> {
             Found::Directory(lower) => At::folder(&lower)
                 .attributes()
                 .map_err(write_error(Path::new("/"), "read the attributes of"))?,
-            Found::Symlink(_) | Found::File(_) | Found::Special | Found::Nothing => {
+            Found::Symlink(..) | Found::File(_) | Found::Special(_) | Found::Nothing => {
                 self.plain_folder()
             }
         };
@@ -305,24 +285,6 @@ impl<'a> Tree<'a> {
             modified: self.default_time,
             xattrs: Vec::new(),
         }
-    }
-
-    /// Copies a regular file of the layers beneath into this one; `false` if there is none.
-    fn copy_up(&mut self, place: &Place) -> Result<bool, UnpackError> {
-        let Found::File(folder) = self.beneath(&place.path)? else {
-            return Ok(false);
-        };
-        let lower = At::new(&folder, &place.name);
-        let failed = write_error(&place.path, "copy from a layer beneath");
-        let mut copy = self.file(place)?;
-        let mut copy_all = || -> io::Result<()> {
-            io::copy(&mut File::open(lower.path())?, &mut copy)?;
-            let attributes = lower.attributes()?;
-            place.at().apply(&attributes)?;
-            place.at().set_modified(attributes.modified)
-        };
-        copy_all().map_err(failed)?;
-        Ok(true)
     }
 }
 

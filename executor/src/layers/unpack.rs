@@ -1,4 +1,13 @@
 //! Unpacks one layer archive of an image into a layer's folder.
+//!
+//! | in the archive | in the layer |
+//! |---|---|
+//! | owner, mode with setuid, time with its fraction, `security.capability`, `user.*`, `trusted.*` | the same |
+//! | pipes, devices (block 0:0 included) | the same; views are mounted so that no device can be opened |
+//! | `.wh.NAME`, `.wh..wh..opq` | overlayfs's own marks, where there is something to hide |
+//! | `security.*` of another machine, `user.overlay.*`, other `.wh..wh.` names, global PAX headers | nothing |
+//! | a folder that only longer paths name | owner, mode, attributes and time of the layers beneath |
+//! | character device 0:0, `trusted.overlay.*`, access control lists, `..`, sockets, sparse PAX files | refused |
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,7 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode};
 
 use super::archive::{Archive, Attributes, Content, Entry, Kind};
-use super::attributes::OVERLAY_PREFIX;
+use super::attributes::{Policy, policy};
 use super::tree::{Place, Tree, write_error};
 use crate::limits::layers::LayerLimits;
 
@@ -120,12 +129,7 @@ pub fn unpack(
         unpacked.entries += 1;
         if let Kind::File(content) = &entry.kind {
             unpacked.content_bytes = unpacked.content_bytes.saturating_add(content.bytes);
-            if unpacked.content_bytes > limits.content_bytes_max {
-                return Err(UnpackError::TooLarge {
-                    what: "the content of its files",
-                    max: limits.content_bytes_max,
-                });
-            }
+            tree.count_content(content.bytes)?;
         }
         tree.default_time = entry.attributes.modified;
         if !apply_whiteout(&mut tree, &entry)? {
@@ -175,7 +179,7 @@ fn apply_whiteout(tree: &mut Tree<'_>, entry: &Entry) -> Result<bool, UnpackErro
     }
 }
 
-/// Refuses what would be an instruction to overlayfs.
+/// Refuses what would be an instruction to overlayfs, and attributes that cannot be kept.
 fn check(entry: &Entry) -> Result<(), UnpackError> {
     let refused = |why| {
         Err(UnpackError::Refused {
@@ -186,9 +190,10 @@ fn check(entry: &Entry) -> Result<(), UnpackError> {
     if matches!(entry.kind, Kind::CharDevice(0, 0)) {
         return refused("a character device 0:0 would remove a file");
     }
-    let is_overlay = |(name, _): &(Vec<u8>, Vec<u8>)| name.starts_with(OVERLAY_PREFIX);
-    if entry.attributes.xattrs.iter().any(is_overlay) {
-        return refused("its attributes `trusted.overlay.*` would steer the mount");
+    for (name, _) in &entry.attributes.xattrs {
+        if let Policy::Refuse(why) = policy(name) {
+            return refused(why);
+        }
     }
     Ok(())
 }
@@ -237,12 +242,11 @@ fn write_entry<R: Read>(
     apply().map_err(write_error(&place.path, "set the attributes of"))
 }
 
-/// Leaves out labels that belong to the security module of the machine which made the image: the
-/// kernel of another machine refuses or ignores them.
+/// Leaves out what means something only to the machine that made the image.
 fn portable(mut attributes: Attributes) -> Attributes {
     attributes
         .xattrs
-        .retain(|(name, _)| !name.starts_with(b"security.") || name == b"security.capability");
+        .retain(|(name, _)| policy(name) == Policy::Keep);
     attributes
 }
 

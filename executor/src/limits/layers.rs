@@ -7,7 +7,8 @@ pub struct LayerLimits {
     pub entries_max: u64,
     /// Bytes of one archive after inflating: what stops a decompression bomb.
     pub archive_bytes_max: u64,
-    /// Bytes of all regular files of one archive as their readers see them, holes included.
+    /// Bytes of all regular files of one archive as their readers see them, holes included, with the
+    /// files of layers beneath that its hard links copy.
     pub content_bytes_max: u64,
     /// Bytes of the extension headers (long names, PAX records, sparse maps) of one entry.
     pub extension_bytes_max: u64,
@@ -16,6 +17,9 @@ pub struct LayerLimits {
     pub path_bytes_max: usize,
     /// Symbolic links followed on the way to one entry; Linux follows 40.
     pub links_followed_max: u32,
+    /// Names looked at on the way to all entries of one archive, in it and in the layers beneath: what
+    /// stops deep paths and links to deep paths from keeping a processor busy for hours.
+    pub names_walked_max: u64,
     /// Bytes of memory for the paths of one archive's folders and removed names.
     pub ledger_bytes_max: u64,
     /// Bytes of the path of the store's folder. A mount option holds 255 bytes, and a layer's folder
@@ -32,6 +36,7 @@ impl Default for LayerLimits {
             extension_bytes_max: 1 << 20,
             path_bytes_max: 4095,
             links_followed_max: 40,
+            names_walked_max: 1 << 30,
             ledger_bytes_max: 512 << 20,
             root_path_bytes_max: 180,
         }

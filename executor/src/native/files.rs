@@ -16,6 +16,7 @@ use super::context::OpenBlob;
 use super::key::DueDir;
 use super::step::Change;
 use super::view::{Last, Ownership, View, is_dir};
+use crate::layers::remove::remove_at;
 
 /// Permission bits of a folder for which none are given.
 const DIR_MODE: u32 = 0o755;
@@ -258,16 +259,8 @@ impl Changer<'_> {
 
     /// Removes whatever is at `path`, which is resolved.
     fn remove_all(&self, path: &Path) -> io::Result<()> {
-        let Some(stat) = self.view.stat(path, Last::Keep)? else {
-            return Ok(());
-        };
-        if !is_dir(&stat) {
-            return self.view.unlink(path, false);
-        }
-        for name in self.view.names(path)? {
-            self.remove_all(&path.join(name))?;
-        }
-        self.view.unlink(path, true)
+        let (parent, name) = self.view.parent(path)?;
+        remove_at(&parent, name)
     }
 }
 

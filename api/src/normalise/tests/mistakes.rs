@@ -456,6 +456,11 @@ fn other_mistakes_of_steps_name_their_field() {
 
 #[test]
 fn mistakes_of_the_context_name_their_field() {
+    let too_long = |shown: &str| {
+        format!(
+            "build_context.files[0].path: `{shown}` must have at most 3072 bytes, and 255 in each name"
+        )
+    };
     each_has_one_mistake([
         (
             with("build_context", json!({})),
@@ -472,6 +477,26 @@ fn mistakes_of_the_context_name_their_field() {
         (
             file(json!({"path": "a/../x", "entry_type": "dir"})),
             "build_context.files[0].path: `a/../x` must be relative",
+        ),
+        (
+            file(json!({"path": "a/".repeat(1600) + "x", "entry_type": "dir"})),
+            &too_long(&"a/".repeat(100)),
+        ),
+        (
+            file(json!({"path": "n".repeat(256), "entry_type": "dir"})),
+            &too_long(&"n".repeat(200)),
+        ),
+        (
+            file(json!({"path": "a//b", "entry_type": "dir"})),
+            "build_context.files[0].path: `a//b` must be relative",
+        ),
+        (
+            file(json!({"path": "./x", "entry_type": "dir"})),
+            "build_context.files[0].path: `./x` must be relative",
+        ),
+        (
+            file(json!({"path": "a\u{0}b", "entry_type": "dir"})),
+            "build_context.files[0].path: must not contain a NUL character",
         ),
         (
             file(json!({"path": "x", "entry_type": "link"})),

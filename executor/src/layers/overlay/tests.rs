@@ -1,3 +1,5 @@
+mod model;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;

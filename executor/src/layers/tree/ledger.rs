@@ -23,6 +23,8 @@ pub(super) struct Ledger {
     /// opened, unless a layer beneath has the folder that holds it: none may be made where nothing
     /// is to be hidden, and only at the end is it known what is.
     whiteouts: BTreeSet<PathBuf>,
+    /// Files of the layers beneath that are here only because a hard link shares them.
+    copies: BTreeSet<PathBuf>,
     /// Paths that were noted, never to exceed `bytes_max`.
     bytes: u64,
     bytes_max: u64,
@@ -34,6 +36,7 @@ impl Ledger {
             folder_times: BTreeMap::new(),
             opaque: BTreeSet::new(),
             whiteouts: BTreeSet::new(),
+            copies: BTreeSet::new(),
             bytes: 0,
             bytes_max,
         }
@@ -63,6 +66,20 @@ impl Ledger {
         Ok(())
     }
 
+    /// Notes that a file is a copy from the layers beneath.
+    pub(super) fn copy(&mut self, path: &Path) -> Result<(), UnpackError> {
+        self.count(path)?;
+        self.copies.insert(path.to_owned());
+        Ok(())
+    }
+
+    /// Whether a copy from the layers beneath is at a path or within it.
+    pub(super) fn has_copy(&self, path: &Path) -> bool {
+        let from = (Bound::Included(path), Bound::Unbounded);
+        let within = self.copies.range::<Path, _>(from).next();
+        within.is_some_and(|copy| copy.starts_with(path))
+    }
+
     pub(super) fn is_removed(&self, path: &Path) -> bool {
         self.whiteouts.contains(path)
     }
@@ -81,8 +98,10 @@ impl Ledger {
                 .any(|above| self.opaque.contains(above))
     }
 
-    /// Forgets a folder that is gone, and all within.
+    /// Forgets a folder or a file that is gone, and all within.
     pub(super) fn forget(&mut self, path: &Path) {
+        self.copies.remove(path);
+        remove_within(&mut self.copies, path);
         self.opaque.remove(path);
         remove_within(&mut self.opaque, path);
         remove_within(&mut self.whiteouts, path);

@@ -47,6 +47,19 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// Counts names that are looked at.
+    fn count_names(&mut self, count: usize) -> Result<(), UnpackError> {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.names_walked = self.names_walked.saturating_add(count);
+        if self.names_walked > self.limits.names_walked_max {
+            return Err(UnpackError::TooLarge {
+                what: "the number of names on the way to its entries",
+                max: self.limits.names_walked_max,
+            });
+        }
+        Ok(())
+    }
+
     /// Walks down from the root, following links within it and making the folders that are missing.
     pub(super) fn walk(
         &mut self,
@@ -58,6 +71,7 @@ impl Tree<'_> {
         while let Some(name) = names.pop_front() {
             if name == ".." {
                 path.pop();
+                self.count_names(path.iter().count())?;
                 folder = self.reopen(&path)?;
                 continue;
             }
@@ -67,6 +81,7 @@ impl Tree<'_> {
                 name,
             };
             self.check_length(&place.path)?;
+            self.count_names(1)?;
             match self.step(&place)? {
                 Step::Down(next) => (folder, path) = (next, place.path),
                 Step::Link(target) => {
@@ -104,7 +119,7 @@ impl Tree<'_> {
                 self.describe_folder(place, &self.plain_folder())?;
             }
             Err(Errno::NOENT) => match self.beneath(&place.path)? {
-                Found::Symlink(target) => return Ok(Step::Link(target)),
+                Found::Symlink(_, target) => return Ok(Step::Link(target)),
                 Found::Directory(lower) => {
                     let attributes = At::folder(&lower)
                         .attributes()
@@ -112,7 +127,7 @@ impl Tree<'_> {
                     self.make_folder(place, Before::Nothing)?;
                     self.describe_folder(place, &attributes)?;
                 }
-                Found::File(_) | Found::Special | Found::Nothing => {
+                Found::File(_) | Found::Special(_) | Found::Nothing => {
                     self.make_folder(place, Before::Nothing)?;
                     self.describe_folder(place, &self.plain_folder())?;
                 }
@@ -138,8 +153,9 @@ impl Tree<'_> {
         if self.ledger.is_hidden(path) {
             return Ok(Found::Nothing);
         }
-        let lowers = self.lowers()?;
-        lowers
+        let layer_count = self.lowers()?.count();
+        self.count_names(path.iter().count().saturating_mul(layer_count))?;
+        self.lowers()?
             .lookup(path)
             .map_err(write_error(path, "look beneath"))
     }

@@ -359,11 +359,13 @@ fn the_root_is_a_folder() {
     let world = makes(Sample::new().folder("./", 0o711).file("x", "x"), &["f x=x"]);
     assert_eq!(world.status("").mode() & 0o7777, 0o711);
     assert_eq!(world.status("").mtime(), 1_700_000_000);
-    for root in [".", "/", "./."] {
+    for root in [".", "./."] {
         refused(
             Sample::new().file(root, "x"),
             "the root can only be a folder",
         );
+    }
+    for root in [".", "/", "./."] {
         refused(
             Sample::new().symlink(root, "/tmp"),
             "the root can only be a folder",

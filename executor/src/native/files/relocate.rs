@@ -9,6 +9,10 @@ use rustix::io::Errno;
 use super::{Changer, FileError, refused, root};
 use crate::native::view::{Last, Ownership, View, is_dir};
 
+/// How deep the folders in a folder of a lower layer may be nested for it to be renamed. Each level
+/// holds two open files and a part of the stack.
+const NESTED_MAX: usize = 200;
+
 impl Changer<'_> {
     pub(super) fn rename(&self, src: &Path, dst: &Path, force: bool) -> Result<(), FileError> {
         let failed = |error| refused("rename", src)(error);
@@ -54,16 +58,21 @@ impl Changer<'_> {
                 .make_dirs(parent, super::DIR_MODE, Ownership::ROOT)
                 .map_err(refused("rename to", dst))?;
         }
-        relocate(self.view, &from, &to).map_err(refused("rename", src))
+        relocate(self.view, &from, &to, NESTED_MAX).map_err(refused("rename", src))
     }
 }
 
 /// Moves whatever is at `from` to `to`, where nothing is.
-fn relocate(view: &View, from: &Path, to: &Path) -> io::Result<()> {
+fn relocate(view: &View, from: &Path, to: &Path, levels: usize) -> io::Result<()> {
     match view.rename(from, to) {
         Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {}
         done => return done,
     }
+    let Some(levels) = levels.checked_sub(1) else {
+        return Err(io::Error::other(format!(
+            "its folders are nested deeper than {NESTED_MAX} levels"
+        )));
+    };
     // A folder of a lower layer: a new one, into which everything moves. Files can be renamed.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let old = view.open_at(from, flags, Mode::empty())?;
@@ -74,7 +83,7 @@ fn relocate(view: &View, from: &Path, to: &Path) -> io::Result<()> {
     };
     view.make_dirs(to, stat.st_mode & 0o7777, owner)?;
     for name in view.names(from)? {
-        relocate(view, &from.join(&name), &to.join(&name))?;
+        relocate(view, &from.join(&name), &to.join(&name), levels)?;
     }
     let new = view.open_at(to, flags, Mode::empty())?;
     copy_attributes(&old, &new)?;

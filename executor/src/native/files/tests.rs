@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
