@@ -3,6 +3,7 @@
 //! A key that nobody knows is an error that names it: a misspelt setting must not pass for one.
 
 mod build_network;
+mod builtins;
 mod executor;
 mod http;
 mod logging;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use build_network::{BuildNetwork, HostFile};
+pub use builtins::{Builtin, Builtins};
 pub use executor::Executor;
 pub use http::Http;
 pub use logging::{Logging, LoggingFormat};
@@ -38,6 +40,8 @@ pub struct Config {
     pub logging: Logging,
     /// Where base images come from.
     pub registry: Registry,
+    /// The templates of the namespace `nullspace`.
+    pub builtins: Builtins,
     /// What steps that may use the network get of the host.
     pub build_network: BuildNetwork,
     /// The worker.
@@ -229,6 +233,7 @@ impl Config {
                 return Err(range(setting, "must be at least 1"));
             }
         }
+        self.builtins.check()?;
         self.executor.check()
     }
 }

@@ -1,6 +1,7 @@
 //! What the endpoints do, without HTTP.
 
 pub mod accept;
+pub mod bases;
 pub mod context;
 pub mod first_key;
 pub mod keys;

@@ -98,6 +98,9 @@ reasons! {
     /// The image's content is not what its manifest says, or it would write outside its root.
     ImageUnsafe, "image_unsafe", Prepare, false, false,
         "Rebuild and push the base image; a layer does not match its manifest or is malformed.";
+    /// What the base template is made of is not there any more.
+    BaseUnavailable, "base_unavailable", Prepare, true, false,
+        "Build the base template again, then this one.";
     /// The registry wants other credentials.
     RegistryUnauthorized, "registry_unauthorized", Auth, false, false,
         "Pass base_image_auth with credentials that may pull the image.";
@@ -107,6 +110,9 @@ reasons! {
     /// A step exited with another code than 0.
     StepFailed, "step_failed", BuildStep, false, false,
         "Read the step's last lines in the log, correct the step and build again.";
+    /// The base and the steps are more layers than a template may have.
+    TooManyLayers, "too_many_layers", BuildStep, false, false,
+        "Join commands into fewer steps, or start from a base with fewer layers.";
     /// The Dockerfile cannot be understood.
     DockerfileInvalid, "dockerfile_invalid", BuildStep, false, false,
         "Correct the Dockerfile at the line named in the message.";

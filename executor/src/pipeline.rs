@@ -19,6 +19,7 @@ use domain::ids::BuildId;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::Artifact;
+use crate::layers::Layer;
 use crate::report::{ReportError, Reporter};
 use crate::services::Services;
 
@@ -116,15 +117,17 @@ impl Attempt<'_> {
     async fn build(&self) -> Result<Box<Snapshotted>, Interruption> {
         let base = self.resolve_base().await?;
         let plan = self.plan_steps(&base).await?;
-        let runtime = settle::runtime(&self.job.requested.definition, &base.image.config);
-        let key = key::artifact((&plan).into(), self.job, &runtime, self.services);
+        let runtime = settle::runtime(&self.job.requested.definition, &base.defaults);
+        let key = key::artifact((&plan).into(), self.job, &base, &runtime, self.services);
         if let Some(artifact) = self.find_artifact(&key).await? {
             return Ok(settle::snapshotted(self.job, &artifact, true));
         }
         let layers = self.run_steps(&base, plan).await?;
         let disk = self.make_disk(&layers).await?;
         let captured = self.capture_machine(disk, &runtime).await?;
-        let artifact = self.publish(captured, &base, &runtime, &key).await?;
+        let artifact = self
+            .publish(captured, &layers, &base, &runtime, &key)
+            .await?;
         Ok(settle::snapshotted(self.job, &artifact, false))
     }
 
@@ -143,13 +146,11 @@ impl Attempt<'_> {
         } else {
             let found = self.services.artifacts.find(&key.digest).await;
             let found = found.map_err(|error| failures::artifact(&error))?;
+            let (found, difference) = self.buildable(found).await?;
             let event = if found.is_some() {
                 Event::CacheHit(entry)
             } else {
-                Event::CacheMissed(CacheMissed {
-                    entry,
-                    difference: None,
-                })
+                Event::CacheMissed(CacheMissed { entry, difference })
             };
             self.reporter.event(event).await?;
             found
@@ -158,16 +159,33 @@ impl Attempt<'_> {
         Ok(found)
     }
 
+    /// The artifact, if another template can be built on it; else why it cannot. Reusing it then
+    /// would leave its template unusable as a base however often it is built.
+    async fn buildable(
+        &self,
+        found: Option<Artifact>,
+    ) -> Result<(Option<Artifact>, Option<String>), Interruption> {
+        let Some(artifact) = found else {
+            return Ok((None, None));
+        };
+        match self.layers_of(&artifact).await? {
+            Ok(_) => Ok((Some(artifact), None)),
+            Err(error) => Ok((None, Some(error.to_string()))),
+        }
+    }
+
     /// Publishes what was captured, under its key.
     async fn publish(
         &self,
         captured: machine::CapturedMachine,
+        layers: &[Layer],
         base: &base::Base,
         runtime: &settle::Settled,
         key: &key::ArtifactKey,
     ) -> Result<Artifact, Interruption> {
         let phase = self.reporter.begin(Phase::Finalize).await?;
-        let description = settle::description(self.job, base, runtime, &captured, self.services);
+        let description =
+            settle::description(self.job, base, runtime, &captured, layers, self.services);
         let store = &self.services.artifacts;
         let artifact = store
             .publish(captured.staging, description)

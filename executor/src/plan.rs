@@ -252,6 +252,7 @@ mod tests {
             tags: vec![domain::name::Tag::default_tag()],
             backend: Backend::Native,
             source_type: SourceType::OciImport,
+            base: None,
             registry_auth: BTreeMap::new(),
             retry_of: None,
             idempotency_key: None,

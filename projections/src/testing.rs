@@ -172,6 +172,7 @@ pub(crate) fn request(template: u8, tags: &[&str]) -> Requested {
         tags: tags.iter().map(|text| tag(text)).collect(),
         backend: Backend::Native,
         source_type: SourceType::Declarative,
+        base: None,
         registry_auth: BTreeMap::new(),
         retry_of: None,
         idempotency_key: None,

@@ -12,13 +12,14 @@ mod operator;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 7] = [
     "bad_input.py",
     "builds.py",
     "context.py",
     "logs.py",
-    "steps.py",
     "step_failures.py",
+    "steps.py",
+    "template_bases.py",
 ];
 
 /// Scenarios that run side by side: the service builds two templates at once.

@@ -22,6 +22,7 @@ pub(crate) fn shared(service: &Service) -> Vec<Scenario<'_>> {
             clones,
         ),
         scenario("a_disk_grows_to_4096_mb", large_disk),
+        scenario("a_template_on_a_template_has_what_it_inherits", family),
         scenario("an_unknown_template_is_named", unknown_template),
         scenario("the_doctor_finds_every_part", doctor),
         scenario("a_key_opens_the_service_until_it_is_revoked", keys),
@@ -86,6 +87,21 @@ fn start_command_runs(service: &Service) {
         (text(&failing, "stdout"), text(&failing, "stderr")),
         ("out\n", "err\n")
     );
+}
+
+fn family(service: &Service) {
+    service.client(TARGETS, "family");
+    let look = "id -un; pwd; echo $GREETING, $KEPT, [$BUILD_ONLY]; cat all; ls";
+    let restored = restore(service, "family-grandchild", look);
+    // `booted` is missing: what the parent's machine did is no part of the parent's layers.
+    let expected = "daemon\n/work\nof the child, kept, []\n\
+                    parent parent\nchild daemon /work of the parent kept []\n\
+                    all\nchild\nparent\n";
+    assert_eq!(text(&restored, "stdout"), expected, "{restored}");
+
+    let stranger = new_key(service, "stranger", "with no templates");
+    let envs = [("NULLSPACE_TEST_OTHER_KEY", stranger.as_str())];
+    service.client_with(TARGETS, "somebody_elses", &envs);
 }
 
 fn clones(service: &Service) {
@@ -173,15 +189,9 @@ fn doctor(service: &Service) {
     assert!(output.status.success(), "{report}");
 }
 
-fn keys(service: &Service) {
-    let output = service.operate(&[
-        "key",
-        "create",
-        "--owner",
-        "guest",
-        "--label",
-        "for a while",
-    ]);
+/// Makes a key and gives its text.
+fn new_key(service: &Service, owner: &str, label: &str) -> String {
+    let output = service.operate(&["key", "create", "--owner", owner, "--label", label]);
     assert!(
         output.status.success(),
         "{}",
@@ -190,12 +200,17 @@ fn keys(service: &Service) {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let key = printed
         .split_whitespace()
-        .find(|word| word.starts_with("ns_live_"))
-        .unwrap_or_else(|| panic!("no key in {printed}"));
-    assert_eq!(status_with(service, key), "200");
+        .find(|word| word.starts_with("ns_live_"));
+    key.unwrap_or_else(|| panic!("no key in {printed}"))
+        .to_owned()
+}
+
+fn keys(service: &Service) {
+    let key = new_key(service, "guest", "for a while");
+    assert_eq!(status_with(service, &key), "200");
     let list = service.operate(&["key", "list"]);
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
-    assert!(!list.contains(key), "the list shows a key");
+    assert!(!list.contains(&key), "the list shows a key");
     let line = list
         .lines()
         .find(|line| line.contains("for a while"))
@@ -205,7 +220,7 @@ fn keys(service: &Service) {
         .find(|word| word.starts_with("key_"))
         .expect("an id");
     assert!(service.operate(&["key", "revoke", id]).status.success());
-    assert_eq!(status_with(service, key), "401");
+    assert_eq!(status_with(service, &key), "401");
 }
 
 /// The status of a request with `key`.

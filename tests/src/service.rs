@@ -78,6 +78,7 @@ impl Place {
             config,
             "[[registry.mirror]]\nregistry = \"docker.io\"\nhost = \"{registry}\"\nplain_http = true\n"
         );
+        config += "[builtins.base]\nimage = \"debian:bookworm\"\n\n";
         let network = setting("NULLSPACE_TEST_BUILD_NETWORK");
         config += &std::fs::read_to_string(network).expect("make setup wrote it");
         std::fs::write(folder.path().join("service.toml"), config).expect("the disk has room");

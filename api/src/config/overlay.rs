@@ -96,6 +96,7 @@ pub const SETTINGS: &[Setting] = &[
     switch("registry.mirrors_only"),
     toml("registry.plain_http_hosts"),
     toml("registry.mirror"),
+    text("builtins.base.image"),
     toml("build_network.env"),
     toml("build_network.files"),
     toml("build_network.allowed_networks"),

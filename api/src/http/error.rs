@@ -48,7 +48,7 @@ pub enum ApiError {
     /// There is no such template, or the caller may not know of it.
     #[error("there is no template `{0}`")]
     TemplateNotFound(String),
-    /// The operator's reference means nothing; the text says what there is instead.
+    /// A reference means nothing; the text says what there is instead.
     #[error("{0}")]
     BadReference(String),
     /// There is no such key.

@@ -1,5 +1,6 @@
 //! The service over real HTTP, without a worker: the tests report outcomes in its place.
 
+mod bases;
 mod blobs;
 mod builds;
 mod keys;

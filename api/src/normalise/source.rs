@@ -102,9 +102,7 @@ fn declarative(top: Fields<'_>, context: &[ContextFile], limits: &Limits) -> Rea
         SourceType::OciImport
     };
     ReadSource {
-        unsupported: base_image
-            .filter(|base| names_template(base))
-            .map(|base| format!("another template as base (`{base}`)")),
+        unsupported: None,
         source: base_image.map(|base| Source::Declarative {
             base_image: base.to_owned(),
             steps,
@@ -123,13 +121,7 @@ fn base_image(top: Fields<'_>) -> Option<&str> {
     }
     top.problem(
         "base_image",
-        "must be an image reference, for example `debian:bookworm`",
+        "must be the reference of an image or a template, for example `debian:bookworm`",
     );
     None
-}
-
-/// Whether a base can only mean another template: an id, a build, or the system's namespace.
-/// Other references may mean either, and are images as long as templates cannot be bases.
-fn names_template(base: &str) -> bool {
-    base.starts_with("tmpl_") || base.contains(":tb_") || base.starts_with("nullspace/")
 }

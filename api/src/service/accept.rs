@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use commands::DispatchError;
 use domain::build::{self, Requested, RetryRequest};
+use domain::definition::SourceType;
 use domain::ids::{BuildId, TemplateId};
 use domain::name::{SecretId, TemplateName};
 use domain::namespace;
 use projections::builds::BuildRow;
 
 use super::App;
+use super::bases;
 use super::context;
 use super::keys::Caller;
 use crate::http::error::ApiError;
@@ -40,6 +42,8 @@ async fn accept_whole(
     mut request: BuildRequest,
 ) -> Result<BuildRow, ApiError> {
     let limits = &app.config.limits;
+    // First of all: it costs little, and what is missing is said before files are kept.
+    let base = bases::resolve(app, caller, &request)?;
     let files = std::mem::take(&mut request.context);
     request.definition.context =
         context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
@@ -53,7 +57,11 @@ async fn accept_whole(
         template_id,
         tags: request.tags,
         backend: request.backend,
-        source_type: request.source_type,
+        source_type: match &base {
+            Some(_) => SourceType::TemplateBase,
+            None => request.source_type,
+        },
+        base,
         registry_auth: BTreeMap::new(),
         retry_of: None,
         idempotency_key: None,

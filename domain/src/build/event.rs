@@ -8,8 +8,8 @@ use super::{Fence, Snapshotted};
 use crate::definition::{Backend, Definition, Readiness, SourceType};
 use crate::digest::Digest;
 use crate::failure::Failure;
-use crate::ids::{BuildId, TemplateId, WorkerId};
-use crate::name::{Namespace, Owner, Tag, TemplateName};
+use crate::ids::{ArtifactId, BuildId, TemplateId, WorkerId};
+use crate::name::{Namespace, Owner, Qualifier, Tag, TemplateName, TemplateRef};
 use crate::time::Timestamp;
 
 /// Something that happened to a build.
@@ -83,6 +83,10 @@ pub struct Requested {
     pub backend: Backend,
     /// Where the template comes from.
     pub source_type: SourceType,
+    /// What the base meant when the request was accepted, if it did not mean an image by its name:
+    /// a second attempt and a retry start from the same, wherever names and tags point by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PinnedBase>,
     /// Registries that the request brought credentials for: host and kind of credentials.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registry_auth: BTreeMap<String, String>,
@@ -94,6 +98,48 @@ pub struct Requested {
     pub idempotency_key: Option<String>,
     /// How often the build is attempted by itself.
     pub max_attempts: u32,
+}
+
+/// What a base that is no image by name means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PinnedBase {
+    /// A build of another template.
+    Template(BaseTemplate),
+    /// A builtin template, which is made from an image.
+    Builtin {
+        /// The image that was configured for it.
+        image: String,
+    },
+}
+
+/// A build of a template that another template is built on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseTemplate {
+    /// Where the template lived when it was resolved.
+    pub namespace: Namespace,
+    /// What it was called there.
+    pub name: TemplateName,
+    /// The template.
+    pub template_id: TemplateId,
+    /// Its build.
+    pub build: BuildId,
+    /// What that build made.
+    pub artifact: ArtifactId,
+    /// The names of the variables that the template sets for its machines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_keys: Vec<String>,
+}
+
+impl BaseTemplate {
+    /// The reference that means this build and no other.
+    pub fn reference(&self) -> TemplateRef {
+        TemplateRef::Named {
+            namespace: Some(self.namespace.clone()),
+            name: self.name.clone(),
+            qualifier: Some(Qualifier::Build(self.build.clone())),
+        }
+    }
 }
 
 /// Where a retry stands in its line.

@@ -49,6 +49,7 @@ fn requested(secret_ids: &[&str]) -> Box<Requested> {
         tags: vec![crate::name::Tag::default_tag()],
         backend: crate::definition::Backend::Native,
         source_type: crate::definition::SourceType::OciImport,
+        base: None,
         registry_auth: std::collections::BTreeMap::new(),
         retry_of: None,
         idempotency_key: None,

@@ -1,5 +1,5 @@
 //! What an artifact says about itself, and how its name follows from that. The stored form is
-//! frozen: `manifest/v1.json` is read and written by a test.
+//! frozen: the files in `manifest/` are read and written by a test.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -54,6 +54,10 @@ pub struct Manifest {
     /// Metadata of the base image.
     #[serde(default)]
     pub oci: OciMetadata,
+    /// The keys of the layers that the root filesystem was made of, bottom first: what a template
+    /// on top of this one starts from. Nothing in an artifact of before they were written down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Digest>,
 }
 
 /// What the hardware of a captured machine was.
@@ -105,6 +109,8 @@ pub struct Description {
     pub restore_check: RestoreCheck,
     /// See [`Manifest::oci`].
     pub oci: OciMetadata,
+    /// See [`Manifest::layers`].
+    pub layers: Vec<Digest>,
 }
 
 impl Description {
@@ -129,6 +135,7 @@ impl Description {
             readiness: self.readiness,
             restore_check: self.restore_check,
             oci: self.oci,
+            layers: self.layers,
         };
         manifest.artifact_id = manifest.content_id()?;
         Ok(manifest)
@@ -220,6 +227,8 @@ fn write_scalar(value: &Value, out: &mut String) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
@@ -268,15 +277,24 @@ pub(super) mod tests {
                 exposed_ports: vec!["8000/tcp".into()],
                 volumes: vec!["/data".into()],
             },
+            layers: vec![Digest::of(b"bottom"), Digest::of(b"top")],
         }
     }
 
+    /// A manifest as it was before layers were written down.
     fn sample() -> Manifest {
+        manifest(Description {
+            layers: Vec::new(),
+            ..description()
+        })
+    }
+
+    fn manifest(description: Description) -> Manifest {
         let record = |content: &[u8], bytes| FileRecord {
             digest: Digest::of(content),
             bytes,
         };
-        description()
+        description
             .manifest(
                 record(b"rootfs", 2 << 30),
                 record(b"memory", 512 << 20),
@@ -286,14 +304,31 @@ pub(super) mod tests {
     }
 
     const GOLDEN: &str = include_str!("manifest/v1.json");
+    const GOLDEN_WITH_LAYERS: &str = include_str!("manifest/v1-layers.json");
 
     #[test]
     fn the_stored_form_is_frozen() {
-        let manifest = sample();
-        let encoded = String::from_utf8(manifest.encode().unwrap()).unwrap();
-        assert_eq!(encoded, GOLDEN);
-        let decoded = Manifest::decode(GOLDEN.as_bytes(), &manifest.artifact_id).unwrap();
-        assert_eq!(decoded, manifest);
+        for (manifest, golden) in [
+            (sample(), GOLDEN),
+            (manifest(description()), GOLDEN_WITH_LAYERS),
+        ] {
+            let encoded = String::from_utf8(manifest.encode().unwrap()).unwrap();
+            assert_eq!(encoded, golden);
+            let decoded = Manifest::decode(golden.as_bytes(), &manifest.artifact_id).unwrap();
+            assert_eq!(decoded, manifest);
+        }
+    }
+
+    #[test]
+    fn other_layers_are_another_artifact() {
+        let turned = Description {
+            layers: description().layers.into_iter().rev().collect(),
+            ..description()
+        };
+        let names: BTreeSet<_> = [sample(), manifest(description()), manifest(turned)]
+            .map(|manifest| manifest.artifact_id)
+            .into();
+        assert_eq!(names.len(), 3);
     }
 
     #[test]

@@ -26,7 +26,7 @@ const OPTIONS: [(&str, &str); 4] = [
 
 /// The layers that one overlay takes: the kernel's 500 (`OVL_MAX_STACK`), less a place for the empty
 /// folder that may have to stand in.
-const LAYERS_MAX: usize = 499;
+pub(crate) const LAYERS_MAX: usize = 499;
 
 /// A mounted tree of layers. Dropping it unmounts, detaching it from the tree if it is busy.
 ///

@@ -25,6 +25,8 @@ pub struct WorkerLimits {
     pub context_listing_bytes_max: u64,
     /// What layers may take on the disk, in bytes, apart from those in use.
     pub layer_bytes_max: u64,
+    /// The layers of a template, those of its base among them. Fewer than the kernel mounts.
+    pub template_layers_max: usize,
 }
 
 impl Default for WorkerLimits {
@@ -41,6 +43,7 @@ impl Default for WorkerLimits {
             step_memory_mib_min: 1024,
             context_listing_bytes_max: 64 * 1024 * 1024,
             layer_bytes_max: 20 * 1024 * 1024 * 1024,
+            template_layers_max: 400,
         }
     }
 }

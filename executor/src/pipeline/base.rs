@@ -1,11 +1,16 @@
-//! The base: from the caller's words to an image by digest, and its layers.
+//! The base: from the caller's words to an image or a template by digest, and its layers.
 
-use domain::build::{BaseResolved, Event, Phase};
+mod template;
+
+use domain::Digest;
+use domain::build::{BaseResolved, Event, OciMetadata, Phase, PinnedBase};
 use domain::definition::Source;
 use domain::failure::{Failure, FailureReason};
 use tokio::sync::mpsc;
 
+use super::settle::{self, Defaults};
 use super::{Attempt, Interruption, failures};
+use crate::artifact::Artifact;
 use crate::image::{Credentials, ImageReference, LayerStage, PullProgress, ResolvedImage};
 use crate::layers::{Layer, Provenance};
 
@@ -15,8 +20,35 @@ const PROGRESS_LINES_MAX: usize = 256;
 /// A base that is known by digest.
 #[derive(Debug)]
 pub(super) struct Base {
-    pub(super) image: ResolvedImage,
     pub(super) resolved: BaseResolved,
+    /// What its files are known by: a digest of content, never a tag.
+    pub(super) key: Digest,
+    /// What steps on it, and machines, start with.
+    pub(super) defaults: Defaults,
+    /// What the image says about itself that no machine needs.
+    pub(super) oci: OciMetadata,
+    origin: Origin,
+}
+
+/// Where the layers come from.
+#[derive(Debug)]
+enum Origin {
+    Image(ResolvedImage),
+    Template {
+        /// In use from now on, so that nothing evicts them.
+        layers: Vec<Layer>,
+        _artifact: Artifact,
+    },
+}
+
+impl Base {
+    /// How many layers it has.
+    pub(super) fn layer_count(&self) -> usize {
+        match &self.origin {
+            Origin::Image(image) => image.layers.len(),
+            Origin::Template { layers, .. } => layers.len(),
+        }
+    }
 }
 
 impl Attempt<'_> {
@@ -26,8 +58,21 @@ impl Attempt<'_> {
             let message = "This worker builds no Dockerfiles.";
             return Err(Failure::new(FailureReason::DockerfileInvalid, message).into());
         };
-        let reference: ImageReference = base_image.parse().map_err(|error| {
-            let message = format!("`{base_image}` is not an image reference: {error}.");
+        let base = match &self.job.requested.base {
+            None => self.resolve_image(base_image).await?,
+            Some(PinnedBase::Builtin { image }) => self.resolve_image(image).await?,
+            Some(PinnedBase::Template(template)) => self.resolve_template(template).await?,
+        };
+        self.reporter
+            .event(Event::BaseResolved(base.resolved.clone()))
+            .await?;
+        self.reporter.end(phase).await?;
+        Ok(base)
+    }
+
+    async fn resolve_image(&self, name: &str) -> Result<Base, Interruption> {
+        let reference: ImageReference = name.parse().map_err(|error| {
+            let message = format!("`{name}` is not an image reference: {error}.");
             Failure::new(FailureReason::BadReference, message)
         })?;
         let resolve = self
@@ -42,15 +87,24 @@ impl Attempt<'_> {
             reference: reference.to_string(),
             digest: image.manifest_digest,
         };
-        self.reporter
-            .event(Event::BaseResolved(resolved.clone()))
-            .await?;
-        self.reporter.end(phase).await?;
-        Ok(Base { image, resolved })
+        Ok(Base {
+            resolved,
+            key: image.manifest_digest,
+            defaults: Defaults::of_image(&image.config),
+            oci: settle::oci_metadata(&image.config),
+            origin: Origin::Image(image),
+        })
     }
 
-    /// The base's layers, bottom first; what is missing is pulled.
-    pub(super) async fn pull_base(&self, base: &Base) -> Result<Vec<Layer>, Interruption> {
+    /// The base's layers, bottom first; what is missing of an image is pulled.
+    pub(super) async fn base_layers(&self, base: &Base) -> Result<Vec<Layer>, Interruption> {
+        match &base.origin {
+            Origin::Image(image) => self.pull_image(image).await,
+            Origin::Template { layers, .. } => Ok(layers.clone()),
+        }
+    }
+
+    async fn pull_image(&self, image: &ResolvedImage) -> Result<Vec<Layer>, Interruption> {
         let phase = self.reporter.begin(Phase::Preparing).await?;
         let (lines, mut progress) = mpsc::channel(PROGRESS_LINES_MAX);
         let reporter = self.reporter.clone();
@@ -71,12 +125,7 @@ impl Attempt<'_> {
             };
             services
                 .registry
-                .pull(
-                    &base.image,
-                    &Credentials::Anonymous,
-                    &services.layers,
-                    &tell,
-                )
+                .pull(image, &Credentials::Anonymous, &services.layers, &tell)
                 .await
                 .map_err(|error| Interruption::from(failures::image(&error)))
         };

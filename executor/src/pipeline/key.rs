@@ -5,6 +5,7 @@ use domain::build::{BypassReason, CacheKind, CacheSubject};
 use domain::digest::Hasher;
 
 use super::Job;
+use super::base::Base;
 use super::settle::Settled;
 use super::steps::RootfsKey;
 use crate::services::Services;
@@ -32,6 +33,7 @@ impl ArtifactKey {
 pub(super) fn artifact(
     rootfs: RootfsKey,
     job: &Job,
+    base: &Base,
     runtime: &Settled,
     services: &Services,
 ) -> ArtifactKey {
@@ -40,10 +42,12 @@ pub(super) fn artifact(
     let json = |value: serde_json::Result<Vec<u8>>| {
         value.expect("these types have string keys and no failing serializer")
     };
-    let digest = Hasher::new("final-artifact/v1")
+    let digest = Hasher::new("final-artifact/v2")
         .field(rootfs.digest.as_bytes())
         .field(json(serde_json::to_vec(config)))
         .field(json(serde_json::to_vec(runtime)))
+        // Templates of the same layers may say different things about their images.
+        .field(json(serde_json::to_vec(&base.oci)))
         .field(json(serde_json::to_vec(services.vmm.identity())))
         .field(services.limits.rootfs.headroom_bytes.to_le_bytes())
         .finish();

@@ -1,9 +1,11 @@
-//! What machines of a template start with, from the image and the definition; and what is told of
-//! the finished artifact.
+//! What steps and machines of a template start with, from the base and the definition; and what is
+//! told of the finished artifact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use domain::build::{OciMetadata, RuntimeDefaults, Snapshotted, VmmIdentity};
+use domain::build::{
+    OciMetadata, PinnedBase, Requested, RuntimeDefaults, Snapshotted, VmmIdentity,
+};
 use domain::definition::{Definition, Readiness};
 use serde::Serialize;
 
@@ -12,16 +14,71 @@ use super::base::Base;
 use super::machine::CapturedMachine;
 use crate::artifact::{Artifact, Description, Machine, Runtime};
 use crate::image::ImageConfig;
+use crate::layers::Layer;
+use crate::native::step::Ambient;
 use crate::services::Services;
+
+/// What steps on a base, and machines of a template on it, start with unless the definition says
+/// otherwise. A base template gives its environment, user and folder; not its start command and
+/// probe, which belong to what runs in its own machine, and not what only its steps saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Defaults {
+    env: BTreeMap<String, String>,
+    user: String,
+    workdir: String,
+}
+
+impl Defaults {
+    /// What an image says; what it leaves out is root's and `/`.
+    pub(super) fn of_image(image: &ImageConfig) -> Self {
+        let env = image
+            .env
+            .iter()
+            .filter_map(|variable| variable.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Self {
+            env,
+            user: or(Some(&image.user), "root"),
+            workdir: or(Some(&image.working_dir), "/"),
+        }
+    }
+
+    /// What machines of a template start with.
+    pub(super) fn of_template(runtime: &Runtime) -> Self {
+        Self {
+            env: runtime.env.clone(),
+            user: or(runtime.user.as_ref(), "root"),
+            workdir: or(runtime.workdir.as_ref(), "/"),
+        }
+    }
+
+    /// What the first step starts from.
+    pub(super) fn ambient(&self, build_envs: &BTreeMap<String, String>) -> Ambient {
+        let mut env = self.env.clone();
+        env.extend(build_envs.clone());
+        Ambient {
+            env,
+            user: self.user.clone(),
+            workdir: self.workdir.clone(),
+        }
+    }
+}
+
+/// The text, if it says something.
+fn or(text: Option<&String>, default: &str) -> String {
+    let said = text.filter(|text| !text.is_empty());
+    said.map_or_else(|| default.to_owned(), String::clone)
+}
 
 /// What machines of a template start with, values included. Enters the artifact's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Settled {
-    /// The environment: the image's, and over it the definition's.
+    /// The environment: the base's, and over it the definition's.
     pub(super) env: BTreeMap<String, String>,
-    /// The user; the definition's, else the image's, else root.
+    /// The user; the definition's, else the base's.
     pub(super) user: String,
-    /// The working folder; the definition's, else the image's, else `/`.
+    /// The working folder; the definition's, else the base's.
     pub(super) workdir: String,
     /// The start command, run by `/bin/sh -c`.
     pub(super) start_cmd: Option<String>,
@@ -37,34 +94,17 @@ impl Settled {
 }
 
 /// What machines of the template start with.
-pub(super) fn runtime(definition: &Definition, image: &ImageConfig) -> Settled {
+pub(super) fn runtime(definition: &Definition, base: &Defaults) -> Settled {
     let given = &definition.runtime;
-    let mut env = variables(image);
+    let mut env = base.env.clone();
     env.extend(given.default_envs.clone());
-    let first = |given: &Option<String>, image: &str, default: &str| {
-        let set = [given.as_deref().unwrap_or_default(), image];
-        set.into_iter()
-            .find(|text| !text.is_empty())
-            .unwrap_or(default)
-            .to_owned()
-    };
     Settled {
         env,
-        user: first(&given.default_user, &image.user, "root"),
-        workdir: first(&given.default_workdir, &image.working_dir, "/"),
+        user: or(given.default_user.as_ref(), &base.user),
+        workdir: or(given.default_workdir.as_ref(), &base.workdir),
         start_cmd: definition.start_cmd.clone(),
         readiness: given.readiness.clone(),
     }
-}
-
-/// The image's environment.
-pub(super) fn variables(image: &ImageConfig) -> BTreeMap<String, String> {
-    image
-        .env
-        .iter()
-        .filter_map(|variable| variable.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
 }
 
 /// The VMM's identity in the log's words.
@@ -86,6 +126,7 @@ pub(super) fn description(
     base: &Base,
     runtime: &Settled,
     captured: &CapturedMachine,
+    layers: &[Layer],
     services: &Services,
 ) -> Description {
     Description {
@@ -106,11 +147,13 @@ pub(super) fn description(
         },
         readiness: runtime.readiness.clone(),
         restore_check: captured.restore_check,
-        oci: oci_metadata(&base.image.config),
+        oci: base.oci.clone(),
+        layers: layers.iter().map(|layer| *layer.key()).collect(),
     }
 }
 
-fn oci_metadata(image: &ImageConfig) -> OciMetadata {
+/// What an image says about itself that no machine needs.
+pub(super) fn oci_metadata(image: &ImageConfig) -> OciMetadata {
     OciMetadata {
         labels: image.labels.clone(),
         exposed_ports: image.exposed_ports.iter().cloned().collect(),
@@ -121,7 +164,6 @@ fn oci_metadata(image: &ImageConfig) -> OciMetadata {
 /// The successful end of a build, as the log keeps it: names of variables, never their values.
 pub(super) fn snapshotted(job: &Job, artifact: &Artifact, reused: bool) -> Box<Snapshotted> {
     let manifest = &artifact.manifest;
-    let given = &job.requested.definition.runtime;
     Box::new(Snapshotted {
         artifact: artifact.id().clone(),
         rootfs: manifest.rootfs.clone(),
@@ -130,7 +172,7 @@ pub(super) fn snapshotted(job: &Job, artifact: &Artifact, reused: bool) -> Box<S
         vmm: manifest.vmm.clone(),
         restore_check: manifest.restore_check,
         runtime: RuntimeDefaults {
-            env_keys: given.default_envs.keys().cloned().collect(),
+            env_keys: env_keys(&job.requested),
             start_cmd: manifest.runtime.start_cmd.clone(),
             user: manifest.runtime.user.clone(),
             workdir: manifest.runtime.workdir.clone(),
@@ -139,4 +181,116 @@ pub(super) fn snapshotted(job: &Job, artifact: &Artifact, reused: bool) -> Box<S
         oci: manifest.oci.clone(),
         reused,
     })
+}
+
+/// The names of the variables that the template sets, or its base template did. What an image sets
+/// for itself is left out.
+fn env_keys(requested: &Requested) -> Vec<String> {
+    let inherited: &[String] = match &requested.base {
+        Some(PinnedBase::Template(template)) => &template.env_keys,
+        Some(PinnedBase::Builtin { .. }) | None => &[],
+    };
+    let own = requested.definition.runtime.default_envs.keys();
+    let keys: BTreeSet<&String> = inherited.iter().chain(own).collect();
+    keys.into_iter().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::definition::{BuildConfig, RuntimeConfig, Source};
+
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
+    }
+
+    fn definition(runtime: RuntimeConfig) -> Definition {
+        Definition {
+            source: Source::Declarative {
+                base_image: "nullspace/parent:latest".to_owned(),
+                steps: Vec::new(),
+                build_envs: env(&[("ONLY_BUILD", "child")]),
+            },
+            context: None,
+            start_cmd: None,
+            runtime,
+            config: BuildConfig {
+                vcpus: 1,
+                memory_mib: 256,
+                disk_mb: None,
+                internet_access: true,
+            },
+            skip_cache: false,
+            secret_ids: Vec::new(),
+        }
+    }
+
+    fn parent() -> Defaults {
+        Defaults::of_template(&Runtime {
+            env: env(&[("PATH", "/bin"), ("FROM", "parent"), ("KEPT", "yes")]),
+            user: Some("app".to_owned()),
+            workdir: Some("/srv".to_owned()),
+            start_cmd: Some("serve".to_owned()),
+        })
+    }
+
+    #[test]
+    fn machines_inherit_environment_user_and_folder_and_no_start_command() {
+        let settled = runtime(&definition(RuntimeConfig::default()), &parent());
+        assert_eq!(
+            settled,
+            Settled {
+                env: env(&[("PATH", "/bin"), ("FROM", "parent"), ("KEPT", "yes")]),
+                user: "app".to_owned(),
+                workdir: "/srv".to_owned(),
+                start_cmd: None,
+                readiness: None,
+            }
+        );
+    }
+
+    #[test]
+    fn what_the_definition_says_goes_over_what_is_inherited() {
+        let given = RuntimeConfig {
+            default_user: Some("root".to_owned()),
+            default_workdir: Some("/child".to_owned()),
+            default_envs: env(&[("FROM", "child")]),
+            readiness: None,
+        };
+        let settled = runtime(&definition(given), &parent());
+        assert_eq!(settled.env["FROM"], "child");
+        assert_eq!(settled.env["KEPT"], "yes");
+        assert_eq!((&*settled.user, &*settled.workdir), ("root", "/child"));
+        assert!(!settled.env.contains_key("ONLY_BUILD"));
+    }
+
+    #[test]
+    fn steps_start_from_the_base_with_the_build_environment_over_it() {
+        let build = env(&[("FROM", "build"), ("ONLY_BUILD", "child")]);
+        let ambient = parent().ambient(&build);
+        let expected = [
+            ("PATH", "/bin"),
+            ("FROM", "build"),
+            ("KEPT", "yes"),
+            ("ONLY_BUILD", "child"),
+        ];
+        assert_eq!(ambient.env, env(&expected));
+        assert_eq!((&*ambient.user, &*ambient.workdir), ("app", "/srv"));
+    }
+
+    #[test]
+    fn an_image_that_says_nothing_is_root_s_at_the_top() {
+        let image = ImageConfig {
+            env: vec!["A=b=c".to_owned(), "broken".to_owned()],
+            ..ImageConfig::default()
+        };
+        let expected = Defaults {
+            env: env(&[("A", "b=c")]),
+            user: "root".to_owned(),
+            workdir: "/".to_owned(),
+        };
+        assert_eq!(Defaults::of_image(&image), expected);
+    }
 }

@@ -1,7 +1,6 @@
 //! The steps of a declarative template: planned from what decides them, carried out by the native
 //! builder, told to the log.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use domain::digest::Hasher;
 use domain::failure::{Failure, FailureReason};
 
 use super::base::Base;
-use super::{Attempt, Interruption, failures, settle};
+use super::{Attempt, Interruption, failures};
 use crate::layers::Layer;
 use crate::limits::output::OutputLimits;
 use crate::native::builder::{
@@ -23,7 +22,7 @@ use crate::native::builder::{
 };
 use crate::native::container::{OutputStream, StepNetwork};
 use crate::native::key::{Inputs, Plan, PlannedStep};
-use crate::native::step::Ambient;
+use crate::native::step::Action;
 use crate::output::lines::LineAssembler;
 use crate::report::{ReportError, Reporter};
 
@@ -55,24 +54,10 @@ impl Attempt<'_> {
             return Err(Failure::new(FailureReason::DockerfileInvalid, message).into());
         };
         let context = self.context().await?;
-        let image = &base.image.config;
-        let mut env: BTreeMap<String, String> = settle::variables(image);
-        env.extend(build_envs.clone());
-        let or = |text: &str, default: &str| {
-            if text.is_empty() {
-                default.to_owned()
-            } else {
-                text.to_owned()
-            }
-        };
         let inputs = Inputs {
-            base: base.image.manifest_digest,
+            base: base.key,
             steps,
-            ambient: Ambient {
-                env,
-                user: or(&image.user, "root"),
-                workdir: or(&image.working_dir, "/"),
-            },
+            ambient: base.defaults.ambient(build_envs),
             context: context.as_ref(),
             network: if definition.config.internet_access {
                 StepNetwork::Internet
@@ -91,6 +76,8 @@ impl Attempt<'_> {
             failure.step_index = Some(error.index);
             failure
         })?;
+        let layers_max = self.services.limits.worker.template_layers_max;
+        check_layers(base.layer_count(), &planned, layers_max)?;
         Ok(planned)
     }
 
@@ -113,7 +100,7 @@ impl Attempt<'_> {
         base: &Base,
         plan: Plan,
     ) -> Result<Vec<Layer>, Interruption> {
-        let layers = self.pull_base(base).await?;
+        let layers = self.base_layers(base).await?;
         self.go_on()?;
         let phase = self.reporter.begin(Phase::Step).await?;
         let services = self.services;
@@ -145,6 +132,19 @@ impl Attempt<'_> {
         self.reporter.end(phase).await?;
         Ok(layers)
     }
+}
+
+/// Refuses what could not be mounted in the end before anything is run for it.
+fn check_layers(base: usize, plan: &Plan, max: usize) -> Result<(), Failure> {
+    let changes = |step: &&PlannedStep| step.action != Action::Nothing;
+    let own = plan.steps.iter().filter(changes).count();
+    if base + own <= max {
+        return Ok(());
+    }
+    let message = format!(
+        "The base has {base} layers and the steps make {own} more; a template has at most {max}."
+    );
+    Err(Failure::new(FailureReason::TooManyLayers, message))
 }
 
 /// Tells the log what happens in steps.
@@ -311,4 +311,53 @@ fn step_failure(index: u32, total: u32, title: &str, error: StepError) -> Failur
     failure.exit_code = exit_code;
     failure.stderr_tail = tail;
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::worker::WorkerLimits;
+    use crate::native::step::Ambient;
+    use domain::definition::Step;
+
+    fn plan(steps: &[Step]) -> Plan {
+        let inputs = Inputs {
+            base: Digest::ZERO,
+            steps,
+            ambient: Ambient {
+                env: [].into(),
+                user: "root".to_owned(),
+                workdir: "/".to_owned(),
+            },
+            context: None,
+            network: StepNetwork::None,
+            skip_cache: false,
+            nonce: Digest::ZERO,
+        };
+        Plan::new(&inputs).unwrap()
+    }
+
+    #[test]
+    fn a_template_has_no_more_layers_than_may_be_mounted() {
+        let run = |command: &str| Step::Run {
+            command: command.to_owned(),
+            user: None,
+        };
+        let user = Step::User {
+            user: "root".to_owned(),
+        };
+        // A step that changes no file makes no layer.
+        let plan = plan(&[run("a"), user, run("b")]);
+        assert_eq!(check_layers(3, &plan, 5), Ok(()));
+        let failure = check_layers(4, &plan, 5).unwrap_err();
+        assert_eq!(failure.reason, FailureReason::TooManyLayers);
+        let expected = "The base has 4 layers and the steps make 2 more; a template has at most 5.";
+        assert_eq!(failure.message, expected);
+    }
+
+    #[test]
+    fn our_own_bound_is_below_the_kernel_s() {
+        let max = WorkerLimits::default().template_layers_max;
+        assert!(max <= crate::layers::overlay::LAYERS_MAX, "{max}");
+    }
 }

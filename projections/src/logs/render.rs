@@ -11,6 +11,7 @@ use domain::build::{
 use domain::definition::Readiness;
 use domain::failure::Failure;
 use domain::ids::BuildId;
+use domain::name::{Qualifier, TemplateRef};
 use domain::time::Timestamp;
 
 use super::context::Context;
@@ -138,8 +139,16 @@ fn phase_finished(time: Timestamp, finished: &PhaseFinished) -> LogEntry {
 }
 
 fn base_text(base: &BaseResolved) -> String {
+    // The executor names a template by its exact build, which no image's reference looks like.
+    let kind = match base.reference.parse() {
+        Ok(TemplateRef::Named {
+            qualifier: Some(Qualifier::Build(_)),
+            ..
+        }) => "template",
+        Ok(TemplateRef::Named { .. } | TemplateRef::Id(_)) | Err(_) => "image",
+    };
     format!(
-        "Base image {} is {}",
+        "Base {kind} {} is {}",
         headline(&base.reference),
         base.digest
     )

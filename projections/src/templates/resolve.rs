@@ -100,21 +100,31 @@ impl Views {
         caller: &Owner,
         reference: &TemplateRef,
     ) -> Result<Option<Resolved>, StoreError> {
-        let found = self.resolve(caller, reference)?;
-        match reference {
-            TemplateRef::Named {
-                namespace: Some(namespace),
-                name,
-                qualifier,
-            } if found.is_none() && *namespace == Namespace::system() => {
-                let own = TemplateRef::Named {
-                    namespace: None,
-                    name: name.clone(),
-                    qualifier: qualifier.clone(),
-                };
-                self.resolve(caller, &own)
-            }
-            TemplateRef::Named { .. } | TemplateRef::Id(_) => Ok(found),
+        if let Some(found) = self.resolve(caller, reference)? {
+            return Ok(Some(found));
+        }
+        match in_own_namespace(reference) {
+            Some(own) => self.resolve(caller, &own),
+            None => Ok(None),
+        }
+    }
+
+    /// The template that `reference` names as a base, whatever its tags, and ready or not: what an
+    /// answer can tell about when [`Views::resolve_base`] finds nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the views are about to be folded anew.
+    pub fn find_base(
+        &self,
+        caller: &Owner,
+        reference: &TemplateRef,
+    ) -> Result<Option<TemplateRow>, StoreError> {
+        if let Some(found) = self.find(caller, reference)? {
+            return Ok(Some(found));
+        }
+        match in_own_namespace(reference) {
+            Some(own) => self.find(caller, &own),
+            None => Ok(None),
         }
     }
 
@@ -153,6 +163,22 @@ impl Views {
         count_max: usize,
     ) -> Result<Vec<TagMove>, StoreError> {
         self.values(&Scan::below(&tag_moves_key(template, tag), count_max).backwards())
+    }
+}
+
+/// What a reference into the system's namespace means in the caller's own.
+fn in_own_namespace(reference: &TemplateRef) -> Option<TemplateRef> {
+    match reference {
+        TemplateRef::Named {
+            namespace: Some(namespace),
+            name,
+            qualifier,
+        } if *namespace == Namespace::system() => Some(TemplateRef::Named {
+            namespace: None,
+            name: name.clone(),
+            qualifier: qualifier.clone(),
+        }),
+        TemplateRef::Named { .. } | TemplateRef::Id(_) => None,
     }
 }
 

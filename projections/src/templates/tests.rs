@@ -124,6 +124,38 @@ fn a_base_that_the_system_does_not_have_is_the_callers_own() {
 }
 
 #[test]
+fn a_base_of_somebody_else_must_be_public_and_still_there() {
+    let mut history = two_builds();
+    let texts = [
+        "acme/my-app:v1".to_owned(),
+        format!("acme/my-app:{}", build_id(1)),
+    ];
+    let base = |history: &History, text: &str| {
+        let views = history.views();
+        let (caller, reference) = (owner("other"), reference(text));
+        let found = views.find_base(&caller, &reference).unwrap();
+        let resolved = views.resolve_base(&caller, &reference).unwrap();
+        assert_eq!(found.is_some(), resolved.is_some(), "{text}");
+        resolved.map(|resolved| resolved.build.build_id)
+    };
+    for text in &texts {
+        assert_eq!(base(&history, text), None, "private: {text}");
+    }
+    history.template(1, public());
+    for text in &texts {
+        assert_eq!(base(&history, text), Some(build_id(1)), "public: {text}");
+    }
+    let id = template_id(1).to_string();
+    assert_eq!(base(&history, &id), Some(build_id(2)));
+    // The fallback to a namespace of one's own reaches nobody else's.
+    assert_eq!(base(&history, "nullspace/my-app:v1"), None);
+    history.template(1, TemplateEvent::Deleted {});
+    for text in &texts {
+        assert_eq!(base(&history, text), None, "deleted: {text}");
+    }
+}
+
+#[test]
 fn a_private_template_is_its_owners_alone() {
     let mut history = two_builds();
     let id = template_id(1).to_string();

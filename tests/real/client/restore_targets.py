@@ -6,8 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from common import DEBIAN_IMAGE, PYTHON_IMAGE, equal, holds, main
-from nullspace import Template, TemplateBuild, wait_for_port
+from common import DEBIAN_IMAGE, PYTHON_IMAGE, equal, holds, http, is_error, main, unique
+from nullspace import Template, TemplateBuild, wait_for_file, wait_for_port
 from nullspace.types import TemplateBuildLogEntry, TemplateBuildLogKind, TemplateBuildStatus
 
 BEGUN = "restored-begun"
@@ -43,6 +43,53 @@ def plain_is_there() -> None:
     holds(PLAIN in [template.name for template in Template.list()], f"{PLAIN} is listed")
 
 
+def family() -> None:
+    """Three templates, each on top of the one before, the last one by the exact build of the second."""
+    parent = (
+        Template.from_image(DEBIAN_IMAGE)
+        .set_build_envs({"BUILD_ONLY": "parent"})
+        .run("mkdir /work; echo parent $BUILD_ONLY > /work/parent; chown -R daemon /work")
+        .workdir("/work")
+        .set_user("daemon")
+        .env({"GREETING": "of the parent", "KEPT": "kept"})
+        .set_start_cmd("touch /work/booted; exec sleep 3600", wait_for_file("/work/booted"))
+    )
+    equal(Template.build(parent, "family-parent").status, TemplateBuildStatus.READY, "status of the parent")
+    see = 'echo "child $(id -un) $(pwd) $GREETING $KEPT [$BUILD_ONLY]" > child'
+    child = Template.from_template("family-parent").run(see).env({"GREETING": "of the child"})
+    built = Template.build(child, "family-child")
+    equal(built.status, TemplateBuildStatus.READY, "status of the child")
+    defaults = built.runtime_defaults
+    equal(sorted(defaults.default_env_keys), ["GREETING", "KEPT"], "names of variables")
+    equal((defaults.default_user, defaults.default_workdir), ("daemon", "/work"), "user and working folder")
+    equal(defaults.start_cmd, None, "start command")
+    grandchild = Template.from_template(f"family-child:{built.build_id}").run("cat parent child > all")
+    built = Template.build(grandchild, "family-grandchild")
+    equal(built.status, TemplateBuildStatus.READY, "status of the grandchild")
+
+
+def somebody_elses() -> None:
+    """Another owner's key gets for a private template what it gets for one that is not there."""
+    other = os.environ["NULLSPACE_TEST_OTHER_KEY"]
+    with http() as client:
+        known = client.get("/v1/templates/refs/family-parent").json()
+    answers = {}
+    for reference in ("nullspace/family-parent:latest", known["id"]):
+        payload = {"base_image": reference, "name": unique("stolen"), "steps": []}
+        with http(other) as client:
+            body = is_error(client.post("/v1/templates/builds", json=payload), 404, "template_not_found", reference)
+        answers[reference] = body["error"].replace("family-parent", "NAME").replace(known["id"], "ID")
+    for reference, like in (
+        ("nullspace/no-such-template:latest", "nullspace/family-parent:latest"),
+        ("tmpl_01arz3ndektsv4rrffq69g5fav", known["id"]),
+    ):
+        payload = {"base_image": reference, "name": unique("missing"), "steps": []}
+        with http(other) as client:
+            body = is_error(client.post("/v1/templates/builds", json=payload), 404, "template_not_found", reference)
+        message = body["error"].replace("no-such-template", "NAME").replace("tmpl_01arz3ndektsv4rrffq69g5fav", "ID")
+        equal(message, answers[like], "the answer for a template that is not there")
+
+
 def begun() -> None:
     """Leaves a build whose step is running, and prints its id."""
     build = Template.build_in_background(
@@ -66,4 +113,4 @@ def begun_ends_ready() -> None:
 
 
 if __name__ == "__main__":
-    main([web, large_disk, plain, plain_is_there, begun, begun_ends_ready])
+    main([web, large_disk, family, somebody_elses, plain, plain_is_there, begun, begun_ends_ready])

@@ -45,7 +45,7 @@ fn mistakes_at_the_top_name_their_field() {
         (with("base_image", json!(7)), "base_image: must be a string"),
         (
             with("base_image", json!("a b")),
-            "base_image: must be an image reference",
+            "base_image: must be the reference of an image or a template",
         ),
         (
             with("name", json!("App")),

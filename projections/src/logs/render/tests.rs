@@ -194,6 +194,14 @@ fn the_machine_is_told_in_numbers() {
             format!("Base image python:3.11 is {digest}"),
         ),
         (
+            BuildEvent::BaseResolved(BaseResolved {
+                reference: format!("acme/my-app:{}", build_id(1)),
+                digest,
+            }),
+            "preparing",
+            format!("Base template acme/my-app:{} is {digest}", build_id(1)),
+        ),
+        (
             BuildEvent::RootfsBuilt(RootfsBuilt {
                 digest,
                 content_bytes: 64 << 20,
