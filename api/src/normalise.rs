@@ -7,6 +7,7 @@ mod context;
 mod fields;
 mod names;
 mod preflight;
+mod registry_auth;
 mod retry;
 mod runtime;
 mod secrets;
@@ -17,12 +18,14 @@ mod tests;
 
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
+use executor::vault::Secrets;
 use serde_json::Value;
 
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};
-pub use retry::retry_request;
+pub use registry_auth::add_base;
+pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
 
 use crate::config::Executor;
@@ -46,6 +49,8 @@ pub struct BuildRequest {
     pub backend: Backend,
     /// Where the template comes from.
     pub source_type: SourceType,
+    /// The credentials that it brings.
+    pub secrets: Secrets,
 }
 
 /// What a request is measured against.
@@ -97,11 +102,13 @@ pub fn build_request(
     let start_cmd = top.command("start_cmd", bounds.limits);
     let skip_cache = top.switch("skip_cache").unwrap_or(false);
     let config = config(top, bounds.executor);
-    let unsupported = secrets::check(top, source.is_dockerfile);
+    secrets::check(top, source.is_dockerfile);
+    let base_image = top.get("base_image").and_then(Value::as_str);
+    let secrets = registry_auth::read(top, base_image);
     if !problems.is_empty() {
         return Err(problems.into_refusal());
     }
-    if let Some(what) = source.unsupported.or(unsupported) {
+    if let Some(what) = source.unsupported {
         return Err(Refusal::NotImplemented(what));
     }
     let Some(definition_source) = source.source else {
@@ -124,6 +131,7 @@ pub fn build_request(
         context,
         backend: source.backend,
         source_type: source.source_type,
+        secrets,
     })
 }
 

@@ -17,6 +17,7 @@ use commands::ids::IdSource;
 use commands::{AnyLog, Dispatcher, Meta};
 use domain::ports::Clock;
 use domain::recorded::{Actor, Position};
+use executor::vault::Vault;
 use projections::Views;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,8 @@ pub struct App {
     pub blobs: BlobStore,
     /// Who has sent which file.
     pub uploads: Uploads,
+    /// Secret values of builds that are not over.
+    pub vault: Vault,
     /// Who has which key.
     pub keys: KeyTable,
     /// New identifiers.

@@ -20,6 +20,7 @@ use commands::limits::{BlobLimits, DispatchLimits, LogLimits};
 use commands::{AnyLog, Dispatcher};
 use domain::name::Owner;
 use domain::ports::{Clock, EventReader as _, LogError};
+use executor::vault::Vault;
 use projections::limits::Limits as ViewLimits;
 use projections::store::StoreError;
 use projections::{Runner, Views};
@@ -89,6 +90,8 @@ pub struct Foundation {
     pub views: Views,
     /// Contents of files.
     pub blobs: BlobStore,
+    /// Secret values of builds that are not over.
+    pub vault: Vault,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.
@@ -130,6 +133,7 @@ impl Foundation {
         Ok(Self {
             dispatcher: Dispatcher::new(log.clone(), clock.clone(), DispatchLimits::default()),
             blobs: BlobStore::open(config.data_dir.blobs(), limits).await?,
+            vault: Vault::default(),
             ids: IdSource::new(clock.clone())?,
             clock: ClockHandle(clock),
             config,
@@ -263,6 +267,7 @@ async fn app(
         dispatcher,
         views,
         blobs,
+        vault,
         ids,
         clock,
     } = foundation;
@@ -285,6 +290,7 @@ async fn app(
         dispatcher,
         views,
         blobs,
+        vault,
         keys,
         ids,
         clock,

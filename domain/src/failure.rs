@@ -140,9 +140,9 @@ reasons! {
         "Check that the start command serves what the probe asks for, or give it more time.";
     /// The worker ended while it built.
     WorkerLost, "worker_lost", Interrupted, true, true, "Retry the build.";
-    /// The worker ended and with it the secret values of the request.
+    /// The worker ended and with it the credentials and secret values of the request.
     SecretsLost, "secrets_lost", Interrupted, true, false,
-        "Retry the build and pass fresh values for the same secret ids.";
+        "Retry the build and pass the credentials, and values for the same secret ids, again.";
     /// A secret's value was found in the built files.
     SecretLeaked, "secret_leaked", BuildStep, false, false,
         "Do not write the secret into the image; mount it only in the step that needs it.";

@@ -7,22 +7,30 @@
 //! ```
 //!
 //! Every digest on the way is checked: of the manifest, the configuration, each layer as transferred
-//! and each layer's content. A tag is resolved once; what a build depends on is the digest.
+//! and each layer's content. A manifest is asked for each time, with the credentials of whoever asks:
+//! that its layers are in the store opens it to nobody. A tag is resolved once; what a build depends on is the digest.
 
 mod blob;
+mod challenge;
+mod credentials;
 mod download;
+pub mod ecr;
 mod error;
+pub mod gcp;
+mod guard;
 mod manifest;
 mod pull;
 pub mod reference;
 pub mod registry;
 mod source;
+mod wire;
 
+pub use credentials::{Credentials, WrongRegistry};
 pub use error::{ImageError, ImageFailure};
 pub use manifest::{Healthcheck, ImageConfig, LayerDescriptor, ResolvedImage};
 pub use pull::{LayerStage, PullProgress};
 pub use reference::{ImageReference, InvalidReference};
-pub use registry::{Credentials, Mirror, Registry, RegistryConfig};
+pub use registry::{Mirror, Registry, RegistryConfig};
 
 #[cfg(test)]
 mod fixture;

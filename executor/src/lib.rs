@@ -18,5 +18,6 @@ pub mod report;
 pub mod restore;
 pub mod rootfs;
 pub mod services;
+pub mod vault;
 pub mod vmm;
 pub mod worker;

@@ -6,6 +6,7 @@ pub mod layers;
 pub mod native;
 pub mod output;
 pub mod rootfs;
+pub mod vault;
 pub mod vmm;
 pub mod worker;
 
@@ -28,4 +29,6 @@ pub struct Limits {
     pub native: native::NativeLimits,
     /// Root filesystems.
     pub rootfs: rootfs::RootfsLimits,
+    /// Secret values in memory.
+    pub vault: vault::VaultLimits,
 }

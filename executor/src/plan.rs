@@ -87,7 +87,8 @@ impl Known {
             Event::Requested(requested) => {
                 let open = Open {
                     owner: requested.owner.clone(),
-                    needs_secrets: !requested.definition.secret_ids.is_empty(),
+                    needs_secrets: !requested.definition.secret_ids.is_empty()
+                        || !requested.registry_auth.is_empty(),
                     since: recorded.position,
                     attempt: None,
                 };
@@ -413,6 +414,32 @@ mod tests {
             planned(&events, &IDLE),
             [lost(1, false), lost(2, true), cancelled]
         );
+    }
+
+    #[test]
+    fn credentials_for_a_registry_are_secrets_too() {
+        let with_credentials = || {
+            let Event::Requested(mut request) = requested("a", &[]) else {
+                panic!("a request")
+            };
+            let auth = ("r.example".to_owned(), "basic".to_owned());
+            request.registry_auth = BTreeMap::from([auth]);
+            Event::Requested(request)
+        };
+        let waiting = [(1, with_credentials())];
+        assert_eq!(planned(&waiting, &IDLE), [Action::Abandon(build(1))]);
+        let holding = Holding {
+            secrets: &[1],
+            ..IDLE
+        };
+        assert_eq!(planned(&waiting, &holding), [Action::Start(build(1))]);
+        let lost = Action::RecordLost {
+            build: build(1),
+            fence: Fence(1),
+            secrets_lost: true,
+        };
+        let begun = [(1, with_credentials()), (1, started(9))];
+        assert_eq!(planned(&begun, &IDLE), [lost]);
     }
 
     #[test]

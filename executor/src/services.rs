@@ -15,6 +15,7 @@ use crate::layers::{LayerStore, StoreError};
 use crate::limits::Limits;
 use crate::native::builder::unmount_left;
 use crate::native::container::{ContainerError, Containers, ContainersConfig, NetworkAccess};
+use crate::vault::Vault;
 use crate::vmm::{Vmm, VmmConfig, VmmError};
 
 /// What every build of this process uses. One value, shared.
@@ -29,6 +30,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Base images.
     pub registry: Registry,
+    /// Secret values of builds that are not over.
+    pub vault: Vault,
     /// What steps changed.
     pub layers: LayerStore,
     /// Step containers.
@@ -125,6 +128,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Files of contexts.
     pub blobs: BlobStore,
+    /// Secret values of builds that are not over.
+    pub vault: Vault,
 }
 
 impl std::fmt::Debug for Shared {
@@ -180,14 +185,16 @@ impl Services {
             dispatcher: shared.dispatcher,
             log: shared.log,
             ids: shared.ids,
-            clock: shared.clock,
-            registry: Registry::new(registry, limits.image.clone()).map_err(Box::new)?,
+            clock: Arc::clone(&shared.clock),
+            registry: Registry::new(registry, limits.image.clone(), Arc::clone(&shared.clock))
+                .map_err(Box::new)?,
             layers,
             containers,
             network,
             vmm,
             artifacts,
             blobs: shared.blobs,
+            vault: shared.vault,
             work_dir,
             limits,
         })

@@ -108,11 +108,13 @@ impl Worker {
             self.position = last.position;
             for recorded in &events {
                 self.known.apply(recorded);
+                self.services.vault.observe(recorded);
             }
         }
     }
 
     fn planned(&self) -> Vec<Action> {
+        let secrets = self.services.vault.builds();
         let running: BTreeSet<BuildId> = self.running.keys().cloned().collect();
         let stopping = self
             .running
@@ -124,7 +126,7 @@ impl Worker {
             worker: &self.id,
             running: &running,
             stopping: &stopping,
-            secrets: &BTreeSet::new(),
+            secrets: &secrets,
             concurrent_builds_max: self.limits.concurrent_builds_max,
         };
         plan(&self.known, &hands)

@@ -10,6 +10,7 @@ use tests::service::{Place, Service, scenarios};
 mod crash;
 mod operator;
 mod steps;
+mod private_images;
 
 /// Scripts with the published client, below `client/`.
 const SCRIPTS: [&str; 7] = [
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     // Scenarios that end a service have one of their own.
     let mut wanted = operator::own();
     wanted.extend(crash::own());
+    wanted.extend(private_images::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

@@ -4,5 +4,6 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+pub mod registry;
 pub mod runner;
 pub mod service;

@@ -66,13 +66,31 @@ impl Place {
     /// # Panics
     /// If the folder cannot be made.
     pub fn new() -> Self {
+        Self::with_settings("")
+    }
+
+    /// The same, and the registry at `host` is spoken to without TLS.
+    ///
+    /// # Panics
+    /// If the folder cannot be made.
+    pub fn with_plain_registry(host: &str) -> Self {
+        Self::with_settings(&format!("plain_http_hosts = [\"{host}\"]\n"))
+    }
+
+    /// The folder of its data, settings and log.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// With more settings of the registry.
+    fn with_settings(registry_settings: &str) -> Self {
         let folder = TempDir::with_prefix("nullspace-test-").expect("the disk has room");
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let port = listener
             .local_addr()
             .expect("a bound socket has an address")
             .port();
-        let mut config = String::from("[registry]\nmirrors_only = true\n\n");
+        let mut config = format!("[registry]\nmirrors_only = true\n{registry_settings}\n");
         let registry = setting("NULLSPACE_TEST_REGISTRY");
         let _ = writeln!(
             config,

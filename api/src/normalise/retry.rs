@@ -1,33 +1,54 @@
 //! The request of a retry: what it changes, and which secrets it brings.
 
 use domain::build::RetryRequest;
+use executor::image::Credentials;
+use executor::vault::Secrets;
 use serde_json::Value;
 
 use super::Refusal;
 use super::fields::{Fields, Problems};
-use super::{names, secrets};
+use super::{names, registry_auth, secrets};
 use crate::limits::Limits;
+
+/// A request for a retry that is right in itself.
+#[derive(Debug)]
+pub struct Retry {
+    /// What it changes. The registries of its credentials are added when the original is known.
+    pub request: RetryRequest,
+    /// The credentials for the registry of the original's base image.
+    pub base_image_auth: Option<Credentials>,
+    /// The credentials that it brings by host.
+    pub secrets: Secrets,
+}
 
 /// Reads the request of a retry.
 ///
 /// # Errors
-/// [`Refusal`], with every mistake that was found, or what cannot be used yet.
-pub fn retry_request(body: &Value, limits: &Limits) -> Result<RetryRequest, Refusal> {
+/// [`Refusal`], with every mistake that was found.
+pub fn retry_request(body: &Value, limits: &Limits) -> Result<Retry, Refusal> {
     let problems = Problems::new(limits.problem_count_max);
     let Some(top) = Fields::top(body, &problems) else {
         return Err(problems.into_refusal());
     };
     let tags = top.has("tags").then(|| names::tags(top, limits));
     // Which secrets fit is decided by the original, so any kind of build may bring them here.
-    let unsupported = secrets::check(top, true);
+    secrets::check(top, true);
     let secret_ids = secrets::ids(top);
+    let base_image_auth = registry_auth::base_image_auth(top);
+    let secrets = registry_auth::registries(top);
     if !problems.is_empty() {
         return Err(problems.into_refusal());
     }
-    match unsupported {
-        Some(what) => Err(Refusal::NotImplemented(what)),
-        None => Ok(RetryRequest { tags, secret_ids }),
-    }
+    let request = RetryRequest {
+        tags,
+        secret_ids,
+        registry_auth: secrets.registry_kinds(),
+    };
+    Ok(Retry {
+        request,
+        base_image_auth,
+        secrets,
+    })
 }
 
 #[cfg(test)]
@@ -37,7 +58,7 @@ mod tests {
     use super::*;
 
     fn read(body: &Value) -> Result<RetryRequest, Refusal> {
-        retry_request(body, &Limits::default())
+        retry_request(body, &Limits::default()).map(|retry| retry.request)
     }
 
     #[test]

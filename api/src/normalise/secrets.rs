@@ -12,51 +12,10 @@ use super::fields::Fields;
 const SECRET_KEYS: [&str; 3] = ["build_secrets", "base_image_auth", "registry_auth"];
 
 /// How many secrets or registries one request may name.
-const SECRET_COUNT_MAX: usize = 100;
+pub(super) const SECRET_COUNT_MAX: usize = 100;
 
-/// Checks the fields that carry secrets, and says which of them cannot be used yet.
-pub(super) fn check(top: Fields<'_>, is_dockerfile: bool) -> Option<String> {
-    build_secrets(top, is_dockerfile);
-    top.within("base_image_auth", auth);
-    let registries = top.each("registry_auth", SECRET_COUNT_MAX, |_, entry| {
-        if entry.get("registry").and_then(Value::as_str).is_none() {
-            entry.problem("registry", "must be a string");
-        }
-        if entry.within("auth", auth).is_none() {
-            entry.problem("auth", "is required");
-        }
-        Some(())
-    });
-    if top.has("base_image_auth") {
-        return Some("credentials for a private base image (`base_image_auth`)".to_owned());
-    }
-    if !registries.is_empty() {
-        return Some("credentials for registries (`registry_auth`)".to_owned());
-    }
-    None
-}
-
-fn auth(auth: Fields<'_>) {
-    let required: &[&str] = match auth.get("kind").and_then(Value::as_str) {
-        Some("basic") => &["username", "password"],
-        Some("aws_ecr") => &["access_key_id", "secret_access_key", "region"],
-        Some("gcp_artifact_registry") => &["service_account_json"],
-        Some(_) | None => {
-            auth.problem("kind", "must be basic, aws_ecr or gcp_artifact_registry");
-            return;
-        }
-    };
-    for key in required {
-        match auth.get(key) {
-            Some(Value::String(_)) => {}
-            Some(Value::Object(_)) if *key == "service_account_json" => {}
-            Some(_) => auth.problem(key, "must be a string"),
-            None => auth.problem(key, "is required"),
-        }
-    }
-}
-
-fn build_secrets(top: Fields<'_>, is_dockerfile: bool) {
+/// Checks the secrets of a build from a Dockerfile.
+pub(super) fn check(top: Fields<'_>, is_dockerfile: bool) {
     let list = top.list("build_secrets", SECRET_COUNT_MAX);
     if list.is_some_and(|list| !list.is_empty()) && !is_dockerfile {
         top.problem(

@@ -185,8 +185,6 @@ fn all_mistakes_are_found_at_once_and_counted() {
 fn what_cannot_be_built_yet_is_said_only_of_right_requests() {
     for body in [
         json!({"dockerfile": "FROM a", "build_secrets": [{"id": "t", "value": "v"}]}),
-        json!({"base_image": "a", "base_image_auth": {"kind": "basic", "username": "u", "password": "hunter2"}}),
-        json!({"base_image": "a", "registry_auth": [{"registry": "r", "auth": {"kind": "basic", "username": "u", "password": "hunter2"}}]}),
     ] {
         match read(&body) {
             Err(Refusal::NotImplemented(what)) => assert!(!what.contains("hunter2")),
@@ -196,6 +194,28 @@ fn what_cannot_be_built_yet_is_said_only_of_right_requests() {
         wrong["tags"] = json!([]);
         assert_eq!(mistakes(&wrong).len(), 1);
     }
+}
+
+#[test]
+fn credentials_are_kept_by_the_host_that_they_are_for() {
+    let basic = json!({"kind": "basic", "username": "u", "password": "hunter2"});
+    let aws = json!({"kind": "aws_ecr", "access_key_id": "i", "secret_access_key": "hunter2",
+        "session_token": "hunter2", "region": "eu-west-1"});
+    let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+    for (base_image, auth, host, kind) in [
+        ("debian:12", &basic, "docker.io", "basic"),
+        ("localhost:5000/x", &basic, "localhost:5000", "basic"),
+        (&format!("{ecr}/x:1"), &aws, ecr, "aws_ecr"),
+    ] {
+        let request = read(&json!({"base_image": base_image, "base_image_auth": auth})).unwrap();
+        let kinds = request.secrets.registry_kinds();
+        assert_eq!(kinds, [(host.to_owned(), kind.to_owned())].into());
+        assert!(!format!("{request:?}").contains("hunter2"));
+    }
+    let request = read(&json!({"base_image": "debian:12", "base_image_auth": basic,
+        "registry_auth": [{"registry": "ghcr.io", "auth": basic}]}));
+    let secrets = request.unwrap().secrets;
+    assert!(secrets.registry("ghcr.io").is_some() && secrets.registry("docker.io").is_some());
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! A request becomes a build.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use commands::DispatchError;
-use domain::build::{self, Requested, RetryRequest};
-use domain::definition::SourceType;
+use domain::build::{self, Build, Requested, RetryRequest};
+use domain::definition::{Source, SourceType};
 use domain::ids::{BuildId, TemplateId};
 use domain::name::{SecretId, TemplateName};
 use domain::namespace;
+use executor::vault::Secrets;
 use projections::builds::BuildRow;
 
 use super::App;
@@ -16,7 +17,7 @@ use super::bases;
 use super::context;
 use super::keys::Caller;
 use crate::http::error::ApiError;
-use crate::normalise::BuildRequest;
+use crate::normalise::{BuildRequest, Retry, add_base};
 
 /// Accepts `request` and waits until the build is visible.
 ///
@@ -45,6 +46,7 @@ async fn accept_whole(
     // First of all: it costs little, and what is missing is said before files are kept.
     let base = bases::resolve(app, caller, &request)?;
     let files = std::mem::take(&mut request.context);
+    let secrets = std::mem::take(&mut request.secrets);
     request.definition.context =
         context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
     let template_id = app.ids.new_template_id();
@@ -62,14 +64,14 @@ async fn accept_whole(
             None => request.source_type,
         },
         base,
-        registry_auth: BTreeMap::new(),
+        registry_auth: secrets.registry_kinds(),
         retry_of: None,
         idempotency_key: None,
         max_attempts: app.config.executor.max_attempts,
     };
     check_size(&requested, limits.definition_bytes_max)?;
     requested.template_id = take_name(app, caller, &requested).await?;
-    request_build(app, caller, requested).await
+    request_build(app, caller, requested, secrets).await
 }
 
 /// Accepts a retry of the finished build `of` and waits until the new build is visible.
@@ -83,7 +85,7 @@ pub async fn accept_retry(
     app: &Arc<App>,
     caller: Caller,
     of: BuildId,
-    retry: RetryRequest,
+    retry: Retry,
 ) -> Result<BuildRow, ApiError> {
     let runtime = app.runtime.clone();
     let app = Arc::clone(app);
@@ -93,11 +95,37 @@ pub async fn accept_retry(
             .load_build(&of)
             .await
             .map_err(dispatch_error)?;
+        let (request, secrets) = retry_of(&state, retry)?;
         let requested =
-            build::retry(&of, &state, retry).map_err(|rejection| refused(&rejection))?;
-        request_build(&app, &caller, requested).await
+            build::retry(&of, &state, request).map_err(|rejection| refused(&rejection))?;
+        request_build(&app, &caller, requested, secrets).await
     };
     runtime.spawn(accepting).await?
+}
+
+/// The retry of the build in `state`, with its credentials by host.
+fn retry_of(state: &Build, retry: Retry) -> Result<(RetryRequest, Secrets), ApiError> {
+    let Retry {
+        mut request,
+        base_image_auth,
+        mut secrets,
+    } = retry;
+    let source = state
+        .accepted()
+        .map(|accepted| &accepted.requested.definition.source);
+    if let (Some(credentials), Some(source)) = (base_image_auth, source) {
+        let added = match source {
+            Source::Declarative { base_image, .. } => {
+                add_base(&mut secrets, base_image, credentials)
+            }
+            Source::Dockerfile { .. } => {
+                Err("is for builds from a base image; pass registry_auth".to_owned())
+            }
+        };
+        added.map_err(|problem| ApiError::field("base_image_auth", problem))?;
+        request.registry_auth = secrets.registry_kinds();
+    }
+    Ok((request, secrets))
 }
 
 /// Why a build is not retried.
@@ -118,22 +146,37 @@ fn refused(rejection: &build::Rejection) -> ApiError {
         );
         return ApiError::field("build_secrets", message);
     }
+    if let build::Rejection::CredentialsMissing { hosts } = rejection {
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let message = format!(
+            "is needed again: the original build had credentials for {}, and they are not kept",
+            hosts.join(", ")
+        );
+        return ApiError::field("base_image_auth", message);
+    }
     ApiError::Transition(format!("{rejection}; wait for its end, or cancel it"))
 }
 
 /// Records the request of a new build and waits until it is visible.
+///
+/// Its secret values are kept first: a worker that reads the request finds them.
 async fn request_build(
     app: &App,
     caller: &Caller,
     requested: Requested,
+    secrets: Secrets,
 ) -> Result<BuildRow, ApiError> {
     let id = app.ids.new_build_id();
+    if !secrets.is_empty() {
+        let kept = app.vault.put(id.clone(), secrets);
+        kept.map_err(|full| ApiError::unavailable("too many builds with credentials wait", full))?;
+    }
     let command = build::Command::Request(Box::new(requested));
-    let done = app
-        .dispatcher
-        .build(&id, app.meta(caller), command)
-        .await
-        .map_err(dispatch_error)?;
+    let done = app.dispatcher.build(&id, app.meta(caller), command).await;
+    let done = done.map_err(|error| {
+        app.vault.remove(&id);
+        dispatch_error(error)
+    })?;
     if let Some(appended) = done.appended {
         let visible = app.views.wait_for(appended.position, app.read_your_write());
         if let Err(stalled) = visible.await {

@@ -35,6 +35,15 @@ pub(super) fn resolve(
         return Ok(None);
     };
     let only_template = names_template(base_image);
+    if !request.secrets.is_empty() {
+        // Templates have no registry: who brings credentials means an image.
+        return if only_template {
+            let problem = "is for images in registries; leave it out for a template";
+            Err(ApiError::field("base_image_auth", problem))
+        } else {
+            Ok(None)
+        };
+    }
     let reference = match base_image.parse::<TemplateRef>() {
         Ok(reference) => reference,
         Err(error) if only_template => {

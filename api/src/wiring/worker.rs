@@ -46,6 +46,7 @@ pub(super) async fn start(
         ids: Arc::new(foundation.ids.clone()),
         clock: Arc::clone(&foundation.clock.0),
         blobs: foundation.blobs.clone(),
+        vault: foundation.vault.clone(),
     };
     let settings = settings(&foundation.config)?;
     let worker_limits = settings.limits.worker;
@@ -91,10 +92,14 @@ fn registry(config: &Config) -> RegistryConfig {
                 plain_http: mirror.plain_http,
             });
     }
+    let set = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     RegistryConfig {
         mirrors,
         mirrors_only: config.registry.mirrors_only,
         plain_http_hosts: config.registry.plain_http_hosts.iter().cloned().collect(),
+        private_hosts: config.registry.private_hosts.iter().cloned().collect(),
+        ecr_endpoint: set(&config.registry.ecr_endpoint),
+        gcp_token_endpoint: set(&config.registry.gcp_token_endpoint),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a command makes happen to a build.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Accepted, Attempt, Build, CancelRequested, Cancelled, Event, Fence, Requested, RetryOf,
@@ -113,6 +113,12 @@ pub enum Rejection {
         missing: BTreeSet<SecretId>,
         /// Ids that the original does not have.
         extra: BTreeSet<SecretId>,
+    },
+    /// A retry must bring credentials for the registries that the original had some for.
+    #[error("a retry needs credentials for the same registries as the original build")]
+    CredentialsMissing {
+        /// Hosts that the retry lacks credentials for.
+        hosts: BTreeSet<String>,
     },
 }
 
@@ -272,12 +278,16 @@ pub struct RetryRequest {
     pub tags: Option<Vec<Tag>>,
     /// The ids for which the request brings values.
     pub secret_ids: BTreeSet<SecretId>,
+    /// Registries that the request brings credentials for: host and kind. There may be more of them
+    /// than the original had: that it had none may be why it failed.
+    pub registry_auth: BTreeMap<String, String>,
 }
 
 /// The request of a new build that repeats the finished build `of`, which is in `state`.
 ///
 /// # Errors
-/// [`Rejection::NotRequested`], [`Rejection::NotFinished`] or [`Rejection::SecretsDiffer`].
+/// [`Rejection::NotRequested`], [`Rejection::NotFinished`], [`Rejection::SecretsDiffer`] or
+/// [`Rejection::CredentialsMissing`].
 pub fn retry(of: &BuildId, state: &Build, request: RetryRequest) -> Result<Requested, Rejection> {
     let accepted = state.accepted().ok_or(Rejection::NotRequested)?;
     if !state.is_terminal() {
@@ -288,6 +298,16 @@ pub fn retry(of: &BuildId, state: &Build, request: RetryRequest) -> Result<Reque
     let extra: BTreeSet<_> = request.secret_ids.difference(&wanted).cloned().collect();
     if !missing.is_empty() || !extra.is_empty() {
         return Err(Rejection::SecretsDiffer { missing, extra });
+    }
+    let hosts: BTreeSet<_> = accepted
+        .requested
+        .registry_auth
+        .keys()
+        .filter(|host| !request.registry_auth.contains_key(*host))
+        .cloned()
+        .collect();
+    if !hosts.is_empty() {
+        return Err(Rejection::CredentialsMissing { hosts });
     }
     let first = accepted
         .requested
@@ -300,6 +320,7 @@ pub fn retry(of: &BuildId, state: &Build, request: RetryRequest) -> Result<Reque
     });
     let mut requested = Requested {
         retry_of,
+        registry_auth: request.registry_auth,
         ..(*accepted.requested).clone()
     };
     requested.idempotency_key = None;

@@ -306,7 +306,40 @@ fn retry_with(secret_ids: &[&str]) -> RetryRequest {
     RetryRequest {
         tags: None,
         secret_ids: secret_ids.iter().map(|id| id.parse().unwrap()).collect(),
+        registry_auth: std::collections::BTreeMap::new(),
     }
+}
+
+#[test]
+fn a_retry_brings_credentials_for_the_same_registries_at_least() {
+    let auth = |hosts: &[&str]| {
+        let hosts = hosts.iter();
+        hosts
+            .map(|host| ((*host).to_owned(), "basic".to_owned()))
+            .collect()
+    };
+    let mut first = requested(&[]);
+    first.registry_auth = auth(&["a.example", "b.example"]);
+    let failed = Event::Failed(Failure::new(FailureReason::SecretsLost, "f"));
+    let state = [Event::Requested(first), failed]
+        .iter()
+        .fold(Build::Absent, evolve);
+    let retried = |hosts: &[&str]| {
+        let registry_auth = auth(hosts);
+        let request = RetryRequest {
+            registry_auth,
+            ..retry_with(&[])
+        };
+        retry(&build_id(1), &state, request)
+    };
+    assert_eq!(
+        retried(&["a.example"]),
+        Err(Rejection::CredentialsMissing {
+            hosts: BTreeSet::from(["b.example".to_owned()])
+        })
+    );
+    let all = ["a.example", "b.example", "c.example"];
+    assert_eq!(retried(&all).unwrap().registry_auth, auth(&all));
 }
 
 #[test]

@@ -4,15 +4,16 @@ use bytes::Bytes;
 use domain::Digest;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use oci_client::client::{BlobResponse, LayerDescriptor as WireDescriptor};
-use oci_client::{Client, Reference};
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 
 use super::error::{Answer, ImageError};
 use super::source::Source;
+use super::wire::unsent;
 
 /// The bytes of a blob from some offset on.
-pub(super) type Pieces = BoxStream<'static, std::io::Result<Bytes>>;
+pub(super) type Pieces = BoxStream<'static, Result<Bytes, Answer>>;
 
 /// What goes from the network to the unpacker.
 pub(super) enum Piece {
@@ -21,24 +22,29 @@ pub(super) enum Piece {
     End,
 }
 
-/// Opens a blob at a byte. A host that cannot start in the middle is read from the start.
-pub(super) async fn open(
-    client: &Client,
-    reference: &Reference,
-    descriptor: &WireDescriptor<'_>,
-    offset: u64,
-) -> Result<Pieces, Answer> {
-    if offset == 0 {
-        let whole = client.pull_blob_stream(reference, descriptor).await?;
-        return Ok(whole.stream);
+/// The bytes of a blob from `offset` on. A host that did not start in the middle is read from the
+/// start.
+pub(super) fn pieces(response: Response, offset: u64) -> Result<Pieces, Answer> {
+    let starts_at = if response.status() == StatusCode::PARTIAL_CONTENT {
+        range_start(&response)
+    } else {
+        Some(0)
+    };
+    let pieces = response.bytes_stream().map(|piece| piece.map_err(unsent));
+    match starts_at {
+        Some(start) if start == offset => Ok(pieces.boxed()),
+        Some(0) => Ok(skip(pieces.boxed(), offset)),
+        Some(_) | None => Err(Answer::Final(
+            "it answered with another part of a layer than was asked for".to_owned(),
+        )),
     }
-    match client
-        .pull_blob_stream_partial(reference, descriptor, offset, None)
-        .await?
-    {
-        BlobResponse::Partial(rest) => Ok(rest.stream),
-        BlobResponse::Full(whole) => Ok(skip(whole.stream, offset)),
-    }
+}
+
+/// The first byte of `bytes START-END/SIZE`.
+fn range_start(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let (start, _) = range.strip_prefix("bytes ")?.split_once('-')?;
+    start.parse().ok()
 }
 
 fn skip(pieces: Pieces, bytes: u64) -> Pieces {
@@ -82,11 +88,11 @@ pub(super) async fn transfer(
             },
             Err(refusal) => refusal,
         };
-        if !matches!(answer, Answer::Failed(_)) || attempt >= source.limits.attempts_max {
+        let Some(wait) = source.wait(&answer, attempt) else {
             return Err(source.error(host, answer));
-        }
+        };
         tracing::debug!(%digest, host, attempt, bytes = transfer.done_bytes, "a layer's transfer broke, taking it up again");
-        tokio::time::sleep(source.backoff(attempt)).await;
+        tokio::time::sleep(wait).await;
         attempt += 1;
     }
 }
@@ -103,13 +109,11 @@ struct Transfer<'a> {
 impl Transfer<'_> {
     /// Forwards a stream to the end of the blob, or until nobody takes its pieces.
     async fn take(&mut self, mut stream: Pieces) -> Result<(), Answer> {
-        // All bytes are there before the stream says so: its own check of the digest, which cannot
-        // tell a damaged blob from a broken connection, is not waited for.
         while self.done_bytes < self.size_bytes {
             let Some(piece) = stream.next().await else {
-                return Err(Answer::Failed("the connection ended within a layer".into()));
+                return Err(Answer::failed("the connection ended within a layer"));
             };
-            let piece = piece.map_err(|error| Answer::Failed(error.into()))?;
+            let piece = piece?;
             self.done_bytes += length(piece.len());
             if self.done_bytes > self.size_bytes {
                 return Err(Answer::Refused("a layer is larger than stated".to_owned()));

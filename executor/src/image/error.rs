@@ -1,8 +1,10 @@
 //! Why an image could not be had, and what that means for its build.
 
-use domain::Digest;
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use std::time::Duration;
 
+use domain::Digest;
+
+use super::guard::AddressRefused;
 use super::reference::{ImageReference, InvalidReference};
 use crate::layers::{StoreError, UnpackError};
 
@@ -19,6 +21,8 @@ pub enum ImageFailure {
     Unauthorized,
     /// The registry has no such image.
     NotFound,
+    /// Its name leads where this service does not go.
+    ForbiddenAddress,
     /// The registry could not be reached or failed; another attempt may succeed.
     Pull,
     /// The worker's disk is full.
@@ -55,13 +59,45 @@ pub enum ImageError {
     /// The registry does not serve the image to these credentials. Some registries answer so for
     /// images that do not exist.
     #[error(
-        "registry `{registry}` does not allow to pull image `{image}`: it may not exist, or may need other credentials"
+        "registry `{registry}` refuses the given credentials for image `{image}`: they are mistaken, may not pull it, or it does not exist"
     )]
     Unauthorized {
         /// The image.
         image: ImageReference,
         /// The host that was asked last.
         registry: String,
+    },
+    /// The registry does not serve the image to somebody without credentials.
+    #[error(
+        "registry `{registry}` does not show image `{image}` to everyone: it does not exist, or is private and needs credentials (`base_image_auth`; in the client, a user name and a password for the image)"
+    )]
+    NeedsCredentials {
+        /// The image.
+        image: ImageReference,
+        /// The host that was asked last.
+        registry: String,
+    },
+    /// The credentials could not be exchanged for what the registry takes.
+    #[error("no credentials for image `{image}` at registry `{registry}`: {what}")]
+    Exchange {
+        /// The image.
+        image: ImageReference,
+        /// The host that was asked last.
+        registry: String,
+        /// Why.
+        what: String,
+    },
+    /// The image's name, or a host on the way to it, leads to an address that is not public.
+    #[error(
+        "image `{image}` is not asked for at `{registry}`: an operator can allow such a host by the setting `registry.private_hosts`"
+    )]
+    Address {
+        /// The image.
+        image: ImageReference,
+        /// The host that was asked last.
+        registry: String,
+        /// Where it leads.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The registry could not be reached or failed.
     #[error("image `{image}` could not be pulled from registry `{registry}`")]
@@ -126,7 +162,10 @@ impl ImageError {
             Self::BadReference { .. } => ImageFailure::BadReference,
             Self::UnsupportedPlatform { .. } => ImageFailure::UnsupportedPlatform,
             Self::NotFound { .. } => ImageFailure::NotFound,
-            Self::Unauthorized { .. } => ImageFailure::Unauthorized,
+            Self::Unauthorized { .. } | Self::NeedsCredentials { .. } | Self::Exchange { .. } => {
+                ImageFailure::Unauthorized
+            }
+            Self::Address { .. } => ImageFailure::ForbiddenAddress,
             Self::Refused { .. } | Self::DigestMismatch { .. } => ImageFailure::Unsafe,
             Self::Layer { source, .. } if source.is_disk_full() => ImageFailure::DiskFull,
             Self::Layer { source, .. } => match source {
@@ -164,56 +203,33 @@ fn is_host_fault(error: &std::io::Error) -> bool {
     )
 }
 
-/// How a registry's answer is acted on.
+/// How a host's answer is acted on.
 #[derive(Debug)]
 pub(super) enum Answer {
     NotFound,
     Unauthorized,
     /// Worth another attempt.
-    Failed(Box<dyn std::error::Error + Send + Sync>),
+    Failed {
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// How long the host asks to be left alone.
+        wait: Option<Duration>,
+    },
+    /// Not an answer that another attempt would change.
+    Final(String),
     /// Not what was asked for, and it will not be.
     Refused(String),
+    /// The credentials could not be exchanged.
+    Exchange(String),
+    /// It leads to an address that is not public.
+    Address(AddressRefused),
 }
 
-impl From<OciDistributionError> for Answer {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "whatever else the wire client names is a request that failed"
-    )]
-    fn from(error: OciDistributionError) -> Self {
-        match error {
-            OciDistributionError::UnauthorizedError { .. }
-            | OciDistributionError::AuthenticationFailure(_)
-            | OciDistributionError::ServerError {
-                code: 401 | 403, ..
-            } => Self::Unauthorized,
-            OciDistributionError::ImageManifestNotFoundError(_)
-            | OciDistributionError::ServerError { code: 404, .. } => Self::NotFound,
-            OciDistributionError::DigestError(error) => Self::Refused(error.to_string()),
-            OciDistributionError::RegistryError { ref envelope, .. } => {
-                let codes = || envelope.errors.iter().map(|error| &error.code);
-                if codes()
-                    .any(|code| matches!(code, OciErrorCode::Denied | OciErrorCode::Unauthorized))
-                {
-                    Self::Unauthorized
-                } else if codes().any(is_not_found) {
-                    Self::NotFound
-                } else {
-                    Self::Failed(error.into())
-                }
-            }
-            other => Self::Failed(other.into()),
+impl Answer {
+    /// Something that may go better the next time.
+    pub(super) fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed {
+            source: source.into(),
+            wait: None,
         }
     }
-}
-
-fn is_not_found(code: &OciErrorCode) -> bool {
-    matches!(
-        code,
-        OciErrorCode::BlobUnknown
-            | OciErrorCode::ManifestBlobUnknown
-            | OciErrorCode::ManifestUnknown
-            | OciErrorCode::NameUnknown
-            | OciErrorCode::NotFound
-    )
 }

@@ -87,14 +87,15 @@ impl TestRegistry {
 
     /// Pushes a layout under `NAME:TAG`, byte by byte as it is.
     pub(super) async fn push(&self, layout: &Layout, name: &str) {
+        self.push_as(layout, name, &["--all", "--preserve-digests"])
+            .await;
+    }
+
+    /// Pushes a layout with skopeo's options.
+    pub(super) async fn push_as(&self, layout: &Layout, name: &str, options: &[&str]) {
         let mut skopeo = Tool::new("skopeo")
-            .args([
-                "--insecure-policy",
-                "copy",
-                "--quiet",
-                "--all",
-                "--preserve-digests",
-            ])
+            .args(["--insecure-policy", "copy", "--quiet"])
+            .args(options)
             .arg("--dest-tls-verify=false")
             .env("HOME", self.dir.path());
         if self.locked {

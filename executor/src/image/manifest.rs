@@ -9,28 +9,37 @@ use super::error::ImageError;
 use super::reference::ImageReference;
 use crate::limits::layers::ImageLimits;
 
-/// The documents that a registry is asked for.
-pub(super) const MANIFEST_TYPES: &[&str] = &[
+const INDEX_TYPES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const MANIFEST_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
+/// The documents that a registry is asked for.
+pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG_TYPES: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
 /// Tar archives. How they are compressed is seen in their bytes: the names are not always right.
-const LAYER_TYPES: [&str; 8] = [
+const LAYER_TYPES: [&str; 6] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
+/// Words in the types of layers that a registry does not keep itself: they would have to be fetched
+/// from wherever the manifest says.
+const FOREIGN_WORDS: [&str; 2] = [".nondistributable.", ".foreign."];
+/// Marks documents about an image, such as its provenance, in an index.
+const ATTACHED_TO: &str = "vnd.docker.reference.type";
 
 /// An image pinned by digest, with what is needed to pull and to run it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +127,8 @@ pub(super) struct Descriptor {
     pub(super) digest: Digest,
     pub(super) size: u64,
     platform: Option<Platform>,
+    #[serde(default, deserialize_with = "nullable")]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,18 +160,34 @@ impl Platform {
 
 /// What a manifest's bytes turned out to be.
 pub(super) enum Manifest {
-    /// The manifest for our platform has this digest.
-    Index(Digest),
+    Index(Index),
     Image {
         config: Descriptor,
         layers: Vec<Descriptor>,
     },
 }
 
+/// Where an index leads.
+pub(super) struct Index {
+    /// The documents that may be the image for our platform, or lead to it, best first.
+    pub(super) candidates: Vec<Digest>,
+    /// The platforms that it names.
+    pub(super) offered: BTreeSet<String>,
+}
+
+/// Why a configuration gives no image.
+pub(super) enum Unread {
+    /// It is one for another platform.
+    Platform(String),
+    Refused(ImageError),
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ManifestDocument {
     schema_version: u32,
+    #[serde(default)]
+    media_type: String,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
@@ -174,15 +201,23 @@ pub(super) fn read_manifest(
 ) -> Result<Manifest, ImageError> {
     let document: ManifestDocument = serde_json::from_slice(body)
         .map_err(|error| refused(image, format!("its manifest is not valid: {error}")))?;
+    if document.schema_version == 1 {
+        let what = "its manifest has the old schema version 1; push it again with a present tool";
+        return Err(refused(image, what.to_owned()));
+    }
     if document.schema_version != 2 {
         return Err(refused(
             image,
             "its manifest has an unknown schema version".to_owned(),
         ));
     }
+    let media_type = document.media_type.as_str();
+    let may_be = |types: [&str; 2]| media_type.is_empty() || types.contains(&media_type);
     match (document.manifests, document.config, document.layers) {
-        (Some(manifests), None, None) => choose(image, &manifests).map(Manifest::Index),
-        (None, Some(config), Some(layers)) => {
+        (Some(manifests), None, None) if may_be(INDEX_TYPES) => {
+            Ok(Manifest::Index(choose(&manifests)))
+        }
+        (None, Some(config), Some(layers)) if may_be(MANIFEST_TYPES) => {
             if layers.len() > limits.layers_max {
                 let what = format!(
                     "it has {} layers, more than {}",
@@ -201,24 +236,31 @@ pub(super) fn read_manifest(
     }
 }
 
-fn choose(image: &ImageReference, manifests: &[Descriptor]) -> Result<Digest, ImageError> {
-    let platforms = || {
-        manifests
-            .iter()
-            .filter_map(|entry| Some((entry, entry.platform.as_ref()?)))
+/// What to look at: the first image for our platform; without one, what does not say what it is
+/// for, such as an index in an index.
+fn choose(manifests: &[Descriptor]) -> Index {
+    let images = || {
+        let mut entries = manifests.iter();
+        std::iter::from_fn(move || {
+            entries.find(|entry| !entry.annotations.contains_key(ATTACHED_TO))
+        })
     };
-    if let Some((entry, _)) = platforms().find(|(_, platform)| platform.is_ours()) {
-        return Ok(entry.digest);
-    }
-    let offered: BTreeSet<String> = platforms()
-        .map(|(_, platform)| platform.name())
+    let platforms = || images().filter_map(|entry| Some((entry, entry.platform.as_ref()?)));
+    let ours = platforms().find(|(_, platform)| platform.is_ours());
+    let unsaid = images().filter(|entry| {
+        let media_type = entry.media_type.as_str();
+        entry.platform.is_none()
+            && (INDEX_TYPES.contains(&media_type) || MANIFEST_TYPES.contains(&media_type))
+    });
+    let offered = platforms().map(|(_, platform)| platform.name());
+    Index {
+        candidates: match ours {
+            Some((entry, _)) => vec![entry.digest],
+            None => unsaid.map(|entry| entry.digest).collect(),
+        },
         // Attestations are listed under a platform of this name.
-        .filter(|name| name != "unknown/unknown")
-        .collect();
-    Err(unsupported(
-        image,
-        offered.into_iter().collect::<Vec<_>>().join(", "),
-    ))
+        offered: offered.filter(|name| name != "unknown/unknown").collect(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -277,6 +319,16 @@ pub(super) fn check_types(
         return Err(refused(image, what));
     }
     for layer in layers {
+        if FOREIGN_WORDS
+            .iter()
+            .any(|word| layer.media_type.contains(word))
+        {
+            let what = format!(
+                "a layer is not kept by the registry (`{}`)",
+                layer.media_type
+            );
+            return Err(refused(image, what));
+        }
         if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
             let what = format!("a layer has the unsupported format `{}`", layer.media_type);
             return Err(refused(image, what));
@@ -294,11 +346,12 @@ pub(super) fn read_config(
     image: &ImageReference,
     body: &[u8],
     layers: Vec<Descriptor>,
-) -> Result<(ImageConfig, Vec<LayerDescriptor>), ImageError> {
+) -> Result<(ImageConfig, Vec<LayerDescriptor>), Unread> {
+    let refused = |what| Unread::Refused(refused(image, what));
     let document: ConfigDocument = serde_json::from_slice(body)
-        .map_err(|error| refused(image, format!("its configuration is not valid: {error}")))?;
+        .map_err(|error| refused(format!("its configuration is not valid: {error}")))?;
     if !document.platform.is_ours() {
-        return Err(unsupported(image, document.platform.name()));
+        return Err(Unread::Platform(document.platform.name()));
     }
     let diff_ids = document.rootfs.diff_ids;
     if diff_ids.len() != layers.len() {
@@ -307,7 +360,7 @@ pub(super) fn read_config(
             layers.len(),
             diff_ids.len()
         );
-        return Err(refused(image, what));
+        return Err(refused(what));
     }
     let layers = layers
         .into_iter()
@@ -349,7 +402,13 @@ fn refused(image: &ImageReference, what: String) -> ImageError {
     }
 }
 
-fn unsupported(image: &ImageReference, offered: String) -> ImageError {
+/// There is nothing for our platform, but perhaps for these.
+pub(super) fn unsupported(image: &ImageReference, offered: BTreeSet<String>) -> ImageError {
+    let offered: Vec<String> = offered.into_iter().collect();
+    let offered = match offered.as_slice() {
+        [] => "no platform".to_owned(),
+        some => some.join(", "),
+    };
     ImageError::UnsupportedPlatform {
         image: image.clone(),
         offered,

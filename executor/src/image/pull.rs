@@ -7,10 +7,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{mpsc, watch};
 
 use super::blob::{Blob, unpack_blob};
+use super::credentials::Credentials;
 use super::download::transfer;
 use super::error::ImageError;
 use super::manifest::{LayerDescriptor, ResolvedImage};
-use super::registry::{Credentials, Registry};
+use super::registry::Registry;
 use super::source::Source;
 use crate::layers::{BuildError, Layer, LayerStore, Provenance, Staging, UnpackError, chain_key};
 
@@ -69,7 +70,7 @@ impl Registry {
         store: &LayerStore,
         progress: &(dyn Fn(PullProgress) + Send + Sync),
     ) -> Result<Vec<Layer>, ImageError> {
-        let source = self.source(&image.reference, credentials)?;
+        let source = self.source(&image.reference, credentials);
         let pull = Pull {
             source: &source,
             store,

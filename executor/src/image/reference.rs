@@ -69,9 +69,11 @@ impl FromStr for ImageReference {
         if text.len() > REFERENCE_BYTES_MAX {
             return invalid("it is too long");
         }
-        let parsed: oci_client::Reference = text
-            .parse()
-            .map_err(|error: oci_client::ParseError| InvalidReference(error.to_string()))?;
+        let parsed: oci_spec::distribution::Reference =
+            text.parse()
+                .map_err(|error: oci_spec::distribution::ParseError| {
+                    InvalidReference(error.to_string())
+                })?;
         // Docker refuses what looks like an image id, which names nothing in a registry.
         if Digest::from_hex(text).is_ok() {
             return invalid("64 hex digits are an image id, not a name");

@@ -1,19 +1,24 @@
 //! Registries: where they are, how to speak to them, and asking them for an image's documents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use oci_client::Client;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::secrets::RegistryAuth;
+use domain::Digest;
+use domain::ports::Clock;
+use reqwest::Url;
 use serde::Deserialize;
 
+use super::credentials::Credentials;
 use super::error::ImageError;
-use super::manifest::{Manifest, ResolvedImage, check_types, read_config, read_manifest};
+use super::guard::{Names, SystemNames};
+use super::manifest::{
+    ImageConfig, LayerDescriptor, Manifest, ResolvedImage, Unread, check_types, read_config,
+    read_manifest, unsupported,
+};
 use super::reference::ImageReference;
 use super::source::{Host, Named, Source};
+use super::wire::Wire;
 use crate::limits::layers::ImageLimits;
 
 /// Which hosts stand in for which registries, and which speak plain HTTP.
@@ -28,6 +33,13 @@ pub struct RegistryConfig {
     pub mirrors_only: bool,
     /// Registries that are spoken to without TLS, as `host` or `host:port`.
     pub plain_http_hosts: BTreeSet<String>,
+    /// Registries and their storage, as `host` or `host:port`, that may have addresses which are not
+    /// public: loopback, private, link-local. Mirrors and hosts of plain HTTP may have them anyway.
+    pub private_hosts: BTreeSet<String>,
+    /// Where passwords of Amazon's registries are asked for, instead of at the region's endpoint.
+    pub ecr_endpoint: Option<String>,
+    /// Where tokens of Google's registries are asked for, instead of at Google's token service.
+    pub gcp_token_endpoint: Option<String>,
 }
 
 /// A host that keeps copies of a registry's images.
@@ -41,52 +53,18 @@ pub struct Mirror {
     pub plain_http: bool,
 }
 
-/// What a registry is shown. Its text never shows the secret.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// Nothing.
-    Anonymous,
-    /// A user's name and password.
-    Basic {
-        /// The name.
-        username: String,
-        /// The password.
-        password: String,
-    },
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("Anonymous"),
-            Self::Basic { username, .. } => f
-                .debug_struct("Basic")
-                .field("username", username)
-                .finish_non_exhaustive(),
-        }
-    }
-}
-
-impl Credentials {
-    fn wire(&self) -> RegistryAuth {
-        match self {
-            Self::Anonymous => RegistryAuth::Anonymous,
-            Self::Basic { username, password } => {
-                RegistryAuth::Basic(username.clone(), password.clone())
-            }
-        }
-    }
-}
-
 /// A client of all registries. Clones share it.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
-struct Inner {
-    config: RegistryConfig,
-    limits: ImageLimits,
-    /// Serves every request without credentials.
-    anonymous: Client,
+pub(super) struct Inner {
+    pub(super) config: RegistryConfig,
+    pub(super) limits: ImageLimits,
+    pub(super) wire: Wire,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The endpoints of token services that are set.
+    pub(super) ecr_endpoint: Option<Url>,
+    pub(super) gcp_token_endpoint: Option<Url>,
 }
 
 impl fmt::Debug for Registry {
@@ -98,16 +76,42 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// A client with the given settings.
+    /// A client with the given settings. What is signed carries the time of `clock`.
     ///
     /// # Errors
-    /// [`ImageError::Client`] if TLS cannot be set up.
-    pub fn new(config: RegistryConfig, limits: ImageLimits) -> Result<Self, ImageError> {
-        let anonymous = client(&config, &limits)?;
+    /// [`ImageError::Client`] if TLS cannot be set up, or an endpoint is no URL.
+    pub fn new(
+        config: RegistryConfig,
+        limits: ImageLimits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ImageError> {
+        Self::with_names(config, limits, clock, Arc::new(SystemNames))
+    }
+
+    /// The same with names of its own.
+    pub(super) fn with_names(
+        config: RegistryConfig,
+        limits: ImageLimits,
+        clock: Arc<dyn Clock>,
+        names: Arc<dyn Names>,
+    ) -> Result<Self, ImageError> {
+        let endpoint = |text: &Option<String>| {
+            let url = text.as_deref().map(Url::parse).transpose();
+            url.map_err(|error| ImageError::Client {
+                source: error.into(),
+            })
+        };
+        let ecr_endpoint = endpoint(&config.ecr_endpoint)?;
+        let gcp_token_endpoint = endpoint(&config.gcp_token_endpoint)?;
+        let endpoints = [&ecr_endpoint, &gcp_token_endpoint];
+        let endpoints: Vec<&Url> = endpoints.into_iter().flatten().collect();
         Ok(Self(Arc::new(Inner {
+            wire: Wire::new(&config, &endpoints, &limits, names)?,
             config,
             limits,
-            anonymous,
+            clock,
+            ecr_endpoint,
+            gcp_token_endpoint,
         })))
     }
 
@@ -125,97 +129,86 @@ impl Registry {
         reference: &ImageReference,
         credentials: &Credentials,
     ) -> Result<ResolvedImage, ImageError> {
-        let source = self.source(reference, credentials)?;
+        let source = self.source(reference, credentials);
         let limits = &self.0.limits;
         let named = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Named::Digest(*digest),
             (None, tag) => Named::Tag(tag.unwrap_or("latest").to_owned()),
         };
-        let (mut manifest_digest, body) = source.manifest(&named).await?;
-        let mut manifest = read_manifest(reference, &body, limits)?;
-        if let Manifest::Index(chosen) = manifest {
-            let (digest, body) = source.manifest(&Named::Digest(chosen)).await?;
-            manifest_digest = digest;
-            manifest = read_manifest(reference, &body, limits)?;
+        // The document that was named, then those that indexes lead to, best first.
+        let mut wanted = VecDeque::from([named]);
+        let mut offered = BTreeSet::new();
+        let mut document_count = 0;
+        while let Some(named) = wanted.pop_front() {
+            document_count += 1;
+            let max = limits.index_documents_max;
+            if document_count > max {
+                let what = format!("its indexes lead to more than {max} documents");
+                return Err(ImageError::Refused {
+                    image: reference.clone(),
+                    what,
+                });
+            }
+            let (manifest_digest, body) = source.manifest(&named).await?;
+            match read_manifest(reference, &body, limits)? {
+                Manifest::Index(index) => {
+                    offered.extend(index.offered);
+                    let candidates = index.candidates.into_iter();
+                    for digest in candidates.rev() {
+                        wanted.push_front(Named::Digest(digest));
+                    }
+                }
+                Manifest::Image { config, layers } => {
+                    check_types(reference, &config, &layers, limits)?;
+                    let body = source.document(&config).await?;
+                    match read_config(reference, &body, layers) {
+                        Ok((config, layers)) => {
+                            return Ok(resolved(reference, manifest_digest, config, layers));
+                        }
+                        Err(Unread::Platform(platform)) => drop(offered.insert(platform)),
+                        Err(Unread::Refused(error)) => return Err(error),
+                    }
+                }
+            }
         }
-        let Manifest::Image { config, layers } = manifest else {
-            let what = "its index leads to another index".to_owned();
-            return Err(ImageError::Refused {
-                image: reference.clone(),
-                what,
-            });
-        };
-        check_types(reference, &config, &layers, limits)?;
-        let body = source.document(&config).await?;
-        let (config, layers) = read_config(reference, &body, layers)?;
-        Ok(ResolvedImage {
-            reference: reference.clone(),
-            manifest_digest,
-            config,
-            layers,
-        })
+        Err(unsupported(reference, offered))
     }
 
-    /// The hosts to ask for an image.
+    /// The hosts to ask for an image. Only its own registry is shown the credentials.
     pub(super) fn source<'a>(
         &'a self,
         image: &'a ImageReference,
         credentials: &Credentials,
-    ) -> Result<Source<'a>, ImageError> {
-        let Inner {
-            config,
-            limits,
-            anonymous,
-        } = &*self.0;
-        // The wire client keeps the first credentials that it sees for a host, and its tokens: it
-        // must not be shared by those who bring their own.
-        let client = match credentials {
-            Credentials::Anonymous => anonymous.clone(),
-            Credentials::Basic { .. } => client(config, limits)?,
-        };
-        let mirrors = config
-            .mirrors
-            .get(image.registry())
-            .map_or(&[][..], Vec::as_slice);
+    ) -> Source<'a> {
+        let config = &self.0.config;
+        let mirrors = config.mirrors.get(image.registry());
         let mut hosts: Vec<Host> = mirrors
-            .iter()
-            .map(|mirror| Host {
-                name: mirror.host.clone(),
-                auth: RegistryAuth::Anonymous,
-            })
+            .into_iter()
+            .flatten()
+            .map(|mirror| Host::new(&mirror.host, Credentials::Anonymous))
             .collect();
         if hosts.is_empty() || !config.mirrors_only {
-            hosts.push(Host {
-                name: image.registry().to_owned(),
-                auth: credentials.wire(),
-            });
+            hosts.push(Host::new(image.registry(), credentials.clone()));
         }
-        Ok(Source {
+        Source {
             image,
-            limits,
-            client,
+            limits: &self.0.limits,
+            registry: &self.0,
             hosts,
-        })
+        }
     }
 }
 
-fn client(config: &RegistryConfig, limits: &ImageLimits) -> Result<Client, ImageError> {
-    let plain_mirrors = config
-        .mirrors
-        .values()
-        .flatten()
-        .filter(|mirror| mirror.plain_http)
-        .map(|mirror| &mirror.host);
-    let plain = config.plain_http_hosts.iter().chain(plain_mirrors).cloned();
-    Client::try_from(ClientConfig {
-        protocol: ClientProtocol::HttpsExcept(plain.collect()),
-        connect_timeout: Some(Duration::from_millis(limits.connect_timeout_ms)),
-        read_timeout: Some(Duration::from_millis(limits.read_timeout_ms)),
-        user_agent: concat!("nullspaced/", env!("CARGO_PKG_VERSION")),
-        platform_resolver: None,
-        ..ClientConfig::default()
-    })
-    .map_err(|error| ImageError::Client {
-        source: error.into(),
-    })
+fn resolved(
+    reference: &ImageReference,
+    manifest_digest: Digest,
+    config: ImageConfig,
+    layers: Vec<LayerDescriptor>,
+) -> ResolvedImage {
+    ResolvedImage {
+        reference: reference.clone(),
+        manifest_digest,
+        config,
+        layers,
+    }
 }

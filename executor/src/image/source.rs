@@ -1,30 +1,58 @@
 //! Asking the hosts that may have an image, in order and again, for its documents and blobs.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::Digest;
-use futures_util::StreamExt as _;
-use oci_client::client::LayerDescriptor as WireDescriptor;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference};
+use reqwest::header::HeaderValue;
+use reqwest::{Response, StatusCode};
 
-use super::download::{Pieces, open};
+use super::challenge;
+use super::credentials::Credentials;
+use super::download::{Pieces, pieces};
 use super::error::{Answer, ImageError};
-use super::manifest::{Descriptor, MANIFEST_TYPES};
+use super::manifest::{ACCEPTED, Descriptor};
 use super::reference::ImageReference;
+use super::registry::Inner;
+use super::wire::{Ask, refusal};
 use crate::limits::layers::ImageLimits;
 
 /// One image at the hosts that may have it, in the order in which they are asked.
+///
+/// What its hosts were shown, and what they gave in exchange, is kept for one image and one caller:
+/// nobody asks with what another one brought.
 pub(super) struct Source<'a> {
     pub(super) image: &'a ImageReference,
     pub(super) limits: &'a ImageLimits,
-    pub(super) client: Client,
+    pub(super) registry: &'a Inner,
     pub(super) hosts: Vec<Host>,
 }
 
 pub(super) struct Host {
-    pub(super) name: String,
-    pub(super) auth: RegistryAuth,
+    name: String,
+    credentials: Credentials,
+    /// What answered its last challenge.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+impl Host {
+    pub(super) fn new(name: &str, credentials: Credentials) -> Self {
+        Self {
+            name: name.to_owned(),
+            credentials,
+            authorization: Mutex::default(),
+        }
+    }
+
+    fn authorization(&self) -> Option<HeaderValue> {
+        let held = self.authorization.lock();
+        held.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn authorize(&self, header: HeaderValue) {
+        let held = self.authorization.lock();
+        *held.unwrap_or_else(PoisonError::into_inner) = Some(header);
+    }
 }
 
 /// How a manifest is asked for.
@@ -48,22 +76,17 @@ impl Source<'_> {
     }
 
     async fn manifest_at(&self, host: &Host, named: &Named) -> Result<Vec<u8>, Answer> {
-        let (registry, repository) = (host.name.clone(), self.image.repository().to_owned());
-        let reference = match named {
-            Named::Tag(tag) => Reference::with_tag(registry, repository, tag.clone()),
-            Named::Digest(digest) => {
-                Reference::with_digest(registry, repository, digest.to_string())
-            }
+        let name = match named {
+            Named::Tag(tag) => tag.clone(),
+            Named::Digest(digest) => digest.to_string(),
         };
-        let (body, _) = self
-            .client
-            .pull_manifest_raw(&reference, &host.auth, MANIFEST_TYPES)
-            .await?;
-        if body.len() > self.limits.manifest_bytes_max {
-            let max = self.limits.manifest_bytes_max;
-            return Err(Answer::Refused(format!("its manifest exceeds {max} bytes")));
-        }
-        Ok(body.to_vec())
+        let ask = Ask {
+            accept: Some(ACCEPTED),
+            ..Ask::default()
+        };
+        let response = self.get(host, &format!("manifests/{name}"), ask).await?;
+        let bytes_max = self.limits.manifest_bytes_max;
+        self.registry.wire.read(response, bytes_max).await
     }
 
     /// Fetches a small blob whole, its size and digest checked.
@@ -78,17 +101,10 @@ impl Source<'_> {
     }
 
     async fn document_at(&self, host: &Host, descriptor: &Descriptor) -> Result<Vec<u8>, Answer> {
-        let mut stream = self.open_at(host, &descriptor.digest, 0).await?;
-        let mut body = Vec::new();
-        while let Some(piece) = stream.next().await {
-            body.extend_from_slice(&piece.map_err(|error| Answer::Failed(error.into()))?);
-            if u64::try_from(body.len()).unwrap_or(u64::MAX) > descriptor.size {
-                return Err(Answer::Refused(
-                    "its configuration is larger than stated".to_owned(),
-                ));
-            }
-        }
-        Ok(body)
+        let path = format!("blobs/{}", descriptor.digest);
+        let response = self.get(host, &path, Ask::default()).await?;
+        let bytes_max = usize::try_from(descriptor.size).unwrap_or(usize::MAX);
+        self.registry.wire.read(response, bytes_max).await
     }
 
     /// Opens a blob at a byte, at the first host that has it.
@@ -102,17 +118,41 @@ impl Source<'_> {
     }
 
     async fn open_at(&self, host: &Host, digest: &Digest, offset: u64) -> Result<Pieces, Answer> {
-        let repository = self.image.repository().to_owned();
-        let digest = digest.to_string();
-        let reference = Reference::with_digest(host.name.clone(), repository, digest.clone());
-        self.client
-            .store_auth_if_needed(reference.resolve_registry(), &host.auth)
-            .await;
-        let wire = WireDescriptor {
-            digest: &digest,
-            urls: &None,
+        let ask = Ask {
+            offset,
+            ..Ask::default()
         };
-        open(&self.client, &reference, &wire, offset).await
+        let response = self.get(host, &format!("blobs/{digest}"), ask).await?;
+        pieces(response, offset)
+    }
+
+    /// Asks a host for a part of the image, and answers it if it wants to know who asks.
+    async fn get(&self, host: &Host, part: &str, mut ask: Ask) -> Result<Response, Answer> {
+        let wire = &self.registry.wire;
+        let url = wire.url(&host.name, &format!("{}/{part}", self.image.repository()))?;
+        ask.authorization = host.authorization();
+        let mut response = wire.get(&url, &ask).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // A token that was good may have come to its end, so this is asked each time.
+            let answering = challenge::answer(
+                self.registry,
+                &response,
+                &host.name,
+                self.image.repository(),
+                &host.credentials,
+            );
+            let header = answering.await?;
+            ask.authorization = Some(header.clone());
+            response = wire.get(&url, &ask).await?;
+            if response.status().is_success() {
+                host.authorize(header);
+            }
+        }
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(refusal(&response))
+        }
     }
 
     /// Asks the hosts, in rounds, until one answers or no further round can help.
@@ -132,7 +172,7 @@ impl Source<'_> {
                 async move {
                     match tokio::time::timeout(deadline, asked).await {
                         Ok(answer) => answer,
-                        Err(late) => Err(Answer::Failed(late.into())),
+                        Err(late) => Err(Answer::failed(late)),
                     }
                 }
             });
@@ -140,11 +180,11 @@ impl Source<'_> {
                 Ok(found) => return Ok(found),
                 Err(last) => last,
             };
-            if !matches!(answer, Answer::Failed(_)) || attempt >= self.limits.attempts_max {
+            let Some(wait) = self.wait(&answer, attempt) else {
                 return Err(self.error(host, answer));
-            }
+            };
             tracing::debug!(image = %self.image, host, what, attempt, "a registry failed, asking again");
-            tokio::time::sleep(self.backoff(attempt)).await;
+            tokio::time::sleep(wait).await;
             attempt += 1;
         }
     }
@@ -170,11 +210,23 @@ impl Source<'_> {
         Err(last)
     }
 
-    /// The wait before the attempt after the given one.
-    pub(super) fn backoff(&self, attempt: u32) -> Duration {
+    /// The wait before the attempt after the given one, if there is another: what the host asks
+    /// for, and not less than our own. A host that wants to be left alone for too long is not
+    /// asked again.
+    pub(super) fn wait(&self, answer: &Answer, attempt: u32) -> Option<Duration> {
+        let Answer::Failed { wait, .. } = answer else {
+            return None;
+        };
+        let limits = self.limits;
+        let asked = wait.unwrap_or_default();
+        if attempt >= limits.attempts_max
+            || asked > Duration::from_millis(limits.retry_after_ms_max)
+        {
+            return None;
+        }
         let doubled = 2_u64.saturating_pow(attempt.saturating_sub(1));
-        let wait_ms = self.limits.backoff_first_ms.saturating_mul(doubled);
-        Duration::from_millis(wait_ms.min(self.limits.backoff_max_ms))
+        let own_ms = limits.backoff_first_ms.saturating_mul(doubled);
+        Some(asked.max(Duration::from_millis(own_ms.min(limits.backoff_max_ms))))
     }
 
     /// The error that a host's answer amounts to.
@@ -182,11 +234,36 @@ impl Source<'_> {
         let image = self.image.clone();
         match answer {
             Answer::NotFound => ImageError::NotFound { image, registry },
-            Answer::Unauthorized => ImageError::Unauthorized { image, registry },
-            Answer::Failed(source) => ImageError::Pull {
+            Answer::Unauthorized => {
+                let mut hosts = self.hosts.iter();
+                let is_anonymous = hosts
+                    .find(|host| host.name == registry)
+                    .is_none_or(|host| host.credentials.is_anonymous());
+                if is_anonymous {
+                    ImageError::NeedsCredentials { image, registry }
+                } else {
+                    ImageError::Unauthorized { image, registry }
+                }
+            }
+            Answer::Exchange(what) => ImageError::Exchange {
+                image,
+                registry,
+                what,
+            },
+            Answer::Address(source) => ImageError::Address {
+                image,
+                registry,
+                source: source.into(),
+            },
+            Answer::Failed { source, .. } => ImageError::Pull {
                 image,
                 registry,
                 source,
+            },
+            Answer::Final(what) => ImageError::Pull {
+                image,
+                registry,
+                source: what.into(),
             },
             Answer::Refused(what) => ImageError::Refused { image, what },
         }

@@ -1,5 +1,9 @@
+mod double;
+mod exchange;
+mod guarded;
 mod hostile;
 mod network;
+mod odd;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -32,7 +36,17 @@ fn client(hosts: &[&str]) -> Registry {
         plain_http_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         ..RegistryConfig::default()
     };
-    Registry::new(config, limits()).unwrap()
+    open(config)
+}
+
+fn open(config: RegistryConfig) -> Registry {
+    Registry::new(config, limits(), clock()).unwrap()
+}
+
+/// When every test takes place.
+fn clock() -> std::sync::Arc<dyn domain::ports::Clock> {
+    let time = domain::time::Timestamp::from_unix_micros(1_440_938_160_000_000).unwrap();
+    std::sync::Arc::new(commands::clock::ManualClock::at(time))
 }
 
 /// A store in a temporary folder.
@@ -165,6 +179,29 @@ async fn an_image_comes_whole_however_it_is_compressed() {
         });
         assert_eq!(again.await.unwrap().len(), 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_s_own_formats_are_read() {
+    let server = TestRegistry::start().await;
+    let registry = client(&[&server.host()]);
+    let layers = two_layers(Compression::Gzip);
+    let layout = Layout::image(&layers);
+    server
+        .push_as(&layout, "docker:1", &["--format", "v2s2"])
+        .await;
+    let image = reference(format!("{}/docker:1", server.host()));
+    let resolved = registry.resolve(&image, &ANONYMOUS).await.unwrap();
+    assert_eq!(
+        resolved.layers[0].media_type,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    );
+    let store = Store::new();
+    let pulled = registry.pull(&resolved, &ANONYMOUS, &store.store, &|_| ());
+    assert_eq!(
+        store.view(&pulled.await.unwrap()),
+        ["d d", "f d/a=1", "f d/b=2"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -374,14 +411,15 @@ async fn a_locked_registry_wants_its_user() {
         )
         .await;
     let image = reference(format!("{}/private/app:1", server.host()));
-    let basic = |password: &str| Credentials::Basic {
-        username: USER.0.to_owned(),
-        password: password.to_owned(),
-    };
+    let basic = |password: &str| Credentials::basic(USER.0.to_owned(), password.to_owned());
     let store = Store::new();
     let resolved = registry.resolve(&image, &basic(USER.1)).await.unwrap();
-    for wrong in [ANONYMOUS, basic("wrong")] {
+    for (wrong, said) in [
+        (ANONYMOUS, "base_image_auth"),
+        (basic("wrong"), "refuses the given credentials"),
+    ] {
         let error = registry.resolve(&image, &wrong).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
         assert_eq!(error.reason(), ImageFailure::Unauthorized, "{error:?}");
         assert!(!error.to_string().contains("wrong"), "{error}");
         let error = registry
@@ -395,6 +433,12 @@ async fn a_locked_registry_wants_its_user() {
         .await
         .unwrap();
     assert_eq!(pulled.len(), 2);
+    // That everything is in the store opens the image to nobody, by digest neither.
+    for image in [image.clone(), resolved.pinned()] {
+        let error = registry.resolve(&image, &ANONYMOUS).await.unwrap_err();
+        assert_eq!(error.reason(), ImageFailure::Unauthorized, "{error:?}");
+        registry.resolve(&image, &basic(USER.1)).await.unwrap();
+    }
     assert!(!format!("{:?}", basic("hush")).contains("hush"));
 }
 
@@ -442,6 +486,7 @@ fn configuration_reads_from_its_file() {
     let config: RegistryConfig = serde_json::from_value(json!({
         "mirrors": {"docker.io": [{"host": "127.0.0.1:5000", "plain_http": true}, {"host": "mirror.example"}]},
         "plain_http_hosts": ["127.0.0.1:5001"],
+        "private_hosts": ["registry.internal"],
     }))
     .unwrap();
     assert_eq!(config.mirrors["docker.io"].len(), 2);

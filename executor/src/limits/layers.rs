@@ -48,6 +48,8 @@ impl Default for LayerLimits {
 pub struct ImageLimits {
     /// Bytes of a manifest or an index. The distribution specification asks registries to take 4 MiB.
     pub manifest_bytes_max: usize,
+    /// Documents that are read to find an image: indexes, and the manifests that they lead to.
+    pub index_documents_max: usize,
     /// Bytes of an image's configuration.
     pub config_bytes_max: u64,
     /// Layers of one image.
@@ -62,6 +64,12 @@ pub struct ImageLimits {
     pub backoff_first_ms: u64,
     /// The longest wait between two attempts, in milliseconds.
     pub backoff_max_ms: u64,
+    /// The longest time that a registry may ask to be left alone, in milliseconds.
+    pub retry_after_ms_max: u64,
+    /// Redirects on the way to one document or blob.
+    pub redirects_max: u32,
+    /// Bytes of the answer of a token service.
+    pub token_bytes_max: usize,
     /// Wait for a connection, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Wait for the next bytes of an answer, in milliseconds.
@@ -80,6 +88,7 @@ impl Default for ImageLimits {
     fn default() -> Self {
         Self {
             manifest_bytes_max: 4 << 20,
+            index_documents_max: 8,
             config_bytes_max: 8 << 20,
             layers_max: 250,
             blob_bytes_max: 32 << 30,
@@ -87,6 +96,9 @@ impl Default for ImageLimits {
             attempts_max: 6,
             backoff_first_ms: 250,
             backoff_max_ms: 8_000,
+            retry_after_ms_max: 60_000,
+            redirects_max: 5,
+            token_bytes_max: 256 << 10,
             connect_timeout_ms: 10_000,
             read_timeout_ms: 30_000,
             document_timeout_ms: 60_000,

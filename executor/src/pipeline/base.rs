@@ -75,10 +75,8 @@ impl Attempt<'_> {
             let message = format!("`{name}` is not an image reference: {error}.");
             Failure::new(FailureReason::BadReference, message)
         })?;
-        let resolve = self
-            .services
-            .registry
-            .resolve(&reference, &Credentials::Anonymous);
+        let credentials = self.credentials(&reference)?;
+        let resolve = self.services.registry.resolve(&reference, &credentials);
         let image = self
             .unless_stopped("the resolution of the base image", resolve)
             .await?
@@ -115,6 +113,7 @@ impl Attempt<'_> {
             Ok::<_, Interruption>(())
         };
         let services = self.services;
+        let credentials = self.credentials(&image.reference)?;
         let pulled = async move {
             // The sender goes with this future, which ends the lines.
             let tell = move |progress: PullProgress| {
@@ -125,7 +124,7 @@ impl Attempt<'_> {
             };
             services
                 .registry
-                .pull(image, &Credentials::Anonymous, &services.layers, &tell)
+                .pull(image, &credentials, &services.layers, &tell)
                 .await
                 .map_err(|error| Interruption::from(failures::image(&error)))
         };
@@ -135,6 +134,20 @@ impl Attempt<'_> {
             .await??;
         self.reporter.end(phase).await?;
         Ok(layers)
+    }
+
+    /// What the image's registry is shown: what the request brought for it, if it brought anything.
+    fn credentials(&self, image: &ImageReference) -> Result<Credentials, Failure> {
+        if self.job.requested.registry_auth.is_empty() {
+            return Ok(Credentials::Anonymous);
+        }
+        let Some(secrets) = self.services.vault.get(&self.job.build) else {
+            let message = "The credentials of the request are gone: they lived in the memory of a \
+                           service that has ended.";
+            return Err(Failure::new(FailureReason::SecretsLost, message));
+        };
+        let credentials = secrets.registry(image.registry());
+        Ok(credentials.cloned().unwrap_or(Credentials::Anonymous))
     }
 }
 

@@ -45,7 +45,9 @@ pub(super) fn io(what: &str, error: &std::io::Error) -> Failure {
 
 pub(super) fn image(error: &ImageError) -> Failure {
     let reason = match error.reason() {
-        ImageFailure::BadReference | ImageFailure::NotFound => FailureReason::BadReference,
+        ImageFailure::BadReference | ImageFailure::NotFound | ImageFailure::ForbiddenAddress => {
+            FailureReason::BadReference
+        }
         ImageFailure::UnsupportedPlatform => FailureReason::UnsupportedPlatform,
         ImageFailure::Unsafe => FailureReason::ImageUnsafe,
         ImageFailure::Unauthorized => FailureReason::RegistryUnauthorized,

@@ -2,6 +2,9 @@
 
 use domain::build::Command;
 use domain::failure::{Failure, FailureReason};
+use domain::ids::BuildId;
+use domain::ports::EventReader;
+use domain::recorded::Position;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -65,7 +68,7 @@ async fn builds_of_one_name_share_their_template_and_nameless_ones_do_not() {
 #[tokio::test]
 async fn a_refused_request_leaves_nothing_behind() {
     let app = TestApp::start().await;
-    let head = domain::ports::EventReader::head(&app.service.app.log);
+    let head = EventReader::head(&app.service.app.log);
     let file = json!({"path": "../x", "entry_type": "file", "content_base64": "YQ=="});
     for (change, field) in [
         (
@@ -104,15 +107,14 @@ async fn a_refused_request_leaves_nothing_behind() {
             assert_eq!(error["details"]["problems"][0]["field"], field);
         }
     }
-    for body in [
-        json!({"dockerfile": "FROM a", "build_secrets": [{"id": "t", "value": "hunter2"}]}),
-        json!({"base_image": "a", "base_image_auth": {"kind": "basic", "username": "u", "password": "hunter2"}}),
-    ] {
+    for body in
+        [json!({"dockerfile": "FROM a", "build_secrets": [{"id": "t", "value": "hunter2"}]})]
+    {
         let response = app.post("/v1/templates/builds", &body).await;
         let error = is_error(response, 501, "not_implemented").await;
         assert!(!error.to_string().contains("hunter2"));
     }
-    assert_eq!(domain::ports::EventReader::head(&app.service.app.log), head);
+    assert_eq!(EventReader::head(&app.service.app.log), head);
     let unknown = app.get("/v1/templates/refs/refused").await;
     is_error(unknown, 404, "template_not_found").await;
 }
@@ -288,6 +290,46 @@ async fn a_status_never_lowers_the_offset_and_ends_with_every_entry() {
             (&rest["entries"], &rest["next_offset"]),
             (&json!([]), &json!(beyond))
         );
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_kept_in_memory_until_they_are_needed_and_nowhere_else() {
+    let app = TestApp::start().await;
+    let auth = json!({"kind": "basic", "username": "planted-user", "password": "hunter2"});
+    let body = json!({"base_image": "r.example/a:1", "name": "private", "base_image_auth": auth});
+    let accepted = app.accept(&body).await;
+    assert!(!accepted.to_string().contains("hunter2"));
+    let id: BuildId = accepted["build_id"].as_str().unwrap().parse().unwrap();
+    let kept = app.service.app.vault.get(&id).unwrap();
+    assert!(kept.registry("r.example").is_some());
+    let events = EventReader::read_all(&app.service.app.log, Position::START, 1000)
+        .await
+        .unwrap();
+    let recorded = format!("{events:?}");
+    assert!(
+        recorded.contains(r#"registry_auth: {"r.example": "basic"}"#),
+        "{recorded}"
+    );
+    assert!(!recorded.contains("hunter2") && !recorded.contains("planted-user"));
+
+    // A retry brings them again, or for the first time.
+    let cancel = format!("/v1/templates/builds/{id}/cancel");
+    assert_eq!(app.post(&cancel, &json!({})).await.status(), StatusCode::OK);
+    let retry = format!("/v1/templates/builds/{id}/retry");
+    let refused = is_error(app.post(&retry, &json!({})).await, 400, "invalid_request").await;
+    let message = refused["error"].as_str().unwrap();
+    assert!(message.starts_with("base_image_auth: "), "{message}");
+    assert!(message.contains("r.example"), "{message}");
+    for right in [
+        json!({"base_image_auth": auth}),
+        json!({"registry_auth": [{"registry": "r.example", "auth": auth}]}),
+    ] {
+        let response = app.post(&retry, &right).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let again: Value = response.json().await.unwrap();
+        let id: BuildId = again["build_id"].as_str().unwrap().parse().unwrap();
+        assert!(app.service.app.vault.get(&id).is_some());
     }
 }
 

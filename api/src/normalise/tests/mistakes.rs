@@ -190,6 +190,72 @@ fn mistakes_of_the_source_and_its_secrets_name_their_field() {
 }
 
 #[test]
+fn mistakes_of_credentials_name_their_field_and_repeat_nothing() {
+    let aws = |region: &str| {
+        json!({"kind": "aws_ecr", "access_key_id": "hunter2", "secret_access_key": "hunter2",
+            "region": region})
+    };
+    let gcp =
+        |account: Value| json!({"kind": "gcp_artifact_registry", "service_account_json": account});
+    let basic = || json!({"kind": "basic", "username": "u", "password": "hunter2"});
+    let entry = |registry: &str, auth: Value| json!([{"registry": registry, "auth": auth}]);
+    each_has_one_mistake([
+        (
+            with("base_image_auth", aws("hunter2/")),
+            "base_image_auth.region: is no AWS region",
+        ),
+        (
+            with("base_image_auth", aws("eu-west-1")),
+            "base_image_auth: aws_ecr credentials for the region `eu-west-1` are for",
+        ),
+        (
+            with("base_image_auth", gcp(json!("{hunter2"))),
+            "base_image_auth.service_account_json: is not the JSON of a service account",
+        ),
+        (
+            with(
+                "base_image_auth",
+                gcp(json!({"client_email": "a", "private_key": "hunter2"})),
+            ),
+            "base_image_auth.service_account_json: its `private_key` is not",
+        ),
+        (
+            with("base_image_auth", gcp(json!(["hunter2"]))),
+            "base_image_auth.service_account_json: must be an object",
+        ),
+        (
+            json!({"base_image": "NotAnImage", "base_image_auth": basic()}),
+            "base_image_auth: is for images in registries",
+        ),
+        (
+            with("registry_auth", entry("hunter2", basic())),
+            "registry_auth[0].registry: must be a registry's host",
+        ),
+        (
+            with("registry_auth", json!([{"registry": "ghcr.io"}])),
+            "registry_auth[0].auth: is required",
+        ),
+        (
+            with("registry_auth", entry("ghcr.io", aws("eu-west-1"))),
+            "registry_auth[0].auth: aws_ecr credentials",
+        ),
+        (
+            with(
+                "registry_auth",
+                json!([{"registry": "ghcr.io", "auth": basic()},
+                                         {"registry": "ghcr.io", "auth": basic()}]),
+            ),
+            "registry_auth[1].registry: is named twice",
+        ),
+        (
+            json!({"base_image": "debian", "base_image_auth": basic(),
+                "registry_auth": entry("docker.io", basic())}),
+            "base_image_auth: and registry_auth both have credentials",
+        ),
+    ]);
+}
+
+#[test]
 fn mistakes_of_steps_name_their_field() {
     each_has_one_mistake([
         (

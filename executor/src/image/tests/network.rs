@@ -13,8 +13,9 @@ fn mirrored(registry: &str, mirror: &str, mirrors_only: bool) -> Registry {
         mirrors: BTreeMap::from([(registry.to_owned(), vec![mirror])]),
         mirrors_only,
         plain_http_hosts: BTreeSet::from([registry.to_owned()]),
+        ..RegistryConfig::default()
     };
-    Registry::new(config, limits()).unwrap()
+    open(config)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +120,6 @@ async fn a_registry_that_stumbles_is_asked_again() {
     server
         .push(&Layout::image(&two_layers(Compression::Gzip)), "app:1")
         .await;
-    // Every request through the wire client is preceded by one that asks how to authenticate.
     for status in [503, 429, 500] {
         let network = FlakyNetwork::before(&server, vec![Fault::Status(status); 2]).await;
         let image = reference(format!("{}/app:1", network.host()));
@@ -176,6 +176,10 @@ async fn plain_http_is_only_spoken_to_hosts_that_are_listed() {
     server
         .push(&Layout::image(&two_layers(Compression::Gzip)), "app:1")
         .await;
-    let error = failure(&client(&[]), format!("{}/app:1", server.host())).await;
+    let registry = open(RegistryConfig {
+        private_hosts: BTreeSet::from([server.host()]),
+        ..RegistryConfig::default()
+    });
+    let error = failure(&registry, format!("{}/app:1", server.host())).await;
     assert_eq!(error.reason(), ImageFailure::Pull, "{error:?}");
 }

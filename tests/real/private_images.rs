@@ -1,0 +1,111 @@
+//! Images behind a password: what a build may do with it, and where the password never is.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use tests::registry::{PASSWORD, PrivateRegistry, USER};
+use tests::runner::Scenario;
+use tests::service::{Place, Service};
+
+const SCRIPT: &str = "private_images.py";
+
+/// What is written to a build's log to show that the search would find the password.
+const PLANTED: &str = "pl4nted-in-a-step";
+
+/// Scenarios with a service and a registry of their own.
+pub(crate) fn own() -> Vec<Scenario<'static>> {
+    vec![Scenario::new(
+        "private_images::a_password_opens_an_image_to_its_owner_and_stays_in_memory",
+        passwords,
+    )]
+}
+
+fn passwords() {
+    let registry = PrivateRegistry::start("debian:bookworm");
+    let place = Place::with_plain_registry(registry.host());
+    let service = place.start();
+    let image = registry.image();
+    let run = |service: &Service, scenario: &str, more: &[(&str, &str)]| {
+        let mut envs = vec![
+            ("NULLSPACE_TEST_PRIVATE_IMAGE", image.as_str()),
+            ("NULLSPACE_TEST_PRIVATE_USER", USER),
+            ("NULLSPACE_TEST_PRIVATE_PASSWORD", PASSWORD),
+            ("NULLSPACE_TEST_PLANTED", PLANTED),
+        ];
+        envs.extend(more);
+        service.client_with(SCRIPT, scenario, &envs)
+    };
+    run(
+        &service,
+        "without_credentials_it_fails_and_a_retry_with_them_is_ready",
+        &[],
+    );
+    run(&service, "a_wrong_password_is_refused", &[]);
+    let other = key_of(&service, "another");
+    let envs = [("NULLSPACE_TEST_OTHER_KEY", other.as_str())];
+    run(
+        &service,
+        "what_is_cached_for_one_owner_is_closed_to_another",
+        &envs,
+    );
+    let lost = run(&service, "begun", &[]);
+    service.kill();
+    let service = place.start();
+    run(&service, "lost", &[("NULLSPACE_TEST_BUILD", lost.trim())]);
+    assert!(service.terminate().success());
+
+    let found = |word: &str| files_with(place.folder(), word.as_bytes());
+    assert!(!found(PLANTED).is_empty(), "the search finds nothing");
+    let encoded = [PASSWORD, "YnVpbGRlcjprZXB0LWluLW1lbTByeS1vbmx5"];
+    for word in encoded {
+        assert_eq!(found(word), Vec::<String>::new(), "`{word}` is on the disk");
+    }
+}
+
+fn key_of(service: &Service, owner: &str) -> String {
+    let output = service.operate(&["key", "create", "--owner", owner, "--label", owner]);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let key = printed
+        .split_whitespace()
+        .find(|word| word.starts_with("ns_live_"));
+    key.unwrap_or_else(|| panic!("no key in {printed}"))
+        .to_owned()
+}
+
+/// The files below `folder` that hold `word`, the service's own log among them.
+fn files_with(folder: &Path, word: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of the service") {
+            let entry = entry.expect("a folder of the service");
+            let kind = entry.file_type().expect("a file of the service");
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && holds(&entry.path(), word) {
+                found.push(entry.path().display().to_string());
+            }
+        }
+    }
+    found
+}
+
+/// Reads in pieces that overlap: memory images are large.
+fn holds(path: &Path, word: &[u8]) -> bool {
+    const PIECE_BYTES: usize = 1 << 20;
+    let mut file = std::fs::File::open(path).expect("a file of the service");
+    let mut window = Vec::new();
+    loop {
+        let kept = window.len().min(word.len() - 1);
+        window.drain(..window.len() - kept);
+        let piece = u64::try_from(PIECE_BYTES).expect("a small number");
+        let read = file.by_ref().take(piece).read_to_end(&mut window);
+        if read.expect("a file of the service") == 0 {
+            return false;
+        }
+        let text = window.iter().all(|byte| *byte == 0);
+        if !text && window.windows(word.len()).any(|piece| piece == word) {
+            return true;
+        }
+    }
+}
