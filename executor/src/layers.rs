@@ -21,6 +21,7 @@ mod attributes;
 mod corpus;
 mod lowers;
 pub mod overlay;
+pub mod recipe;
 pub(crate) mod remove;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -31,7 +32,10 @@ pub mod unpack;
 use domain::Digest;
 
 pub use overlay::{OverlayError, OverlayMount};
-pub use store::{BuildError, Evicted, Layer, LayerStore, Provenance, Staging, StoreError};
+pub use recipe::{Listed, Listing, Recipe, Role, Value};
+pub use store::{
+    BuildError, Evicted, Layer, LayerStore, Place, Provenance, Recipes, Staging, StoreError,
+};
 pub use unpack::{UnpackError, Unpacked, unpack};
 
 /// The key of an image's layer: the digest of its content and of all content beneath it.

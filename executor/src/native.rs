@@ -12,6 +12,7 @@ mod cgroup;
 pub mod container;
 pub mod context;
 pub mod files;
+pub mod git;
 pub mod key;
 mod mountpoints;
 pub mod network;

@@ -19,7 +19,7 @@ use domain::ids::BuildId;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::Artifact;
-use crate::layers::Layer;
+use crate::layers::{Layer, Recipe};
 use crate::report::{ReportError, Reporter};
 use crate::services::Services;
 
@@ -118,11 +118,21 @@ impl Attempt<'_> {
         let base = self.resolve_base().await?;
         let plan = self.plan_steps(&base).await?;
         let runtime = settle::runtime(&self.job.requested.definition, &base.defaults);
-        let key = key::artifact((&plan).into(), self.job, &base, &runtime, self.services);
-        if let Some(artifact) = self.find_artifact(&key).await? {
+        // What the whole is known by is known before anything runs, unless a commit has to be asked for.
+        let (recipes, chain, made) = if let Some((recipes, chain)) = plan.recipes() {
+            (recipes, chain, None)
+        } else {
+            let built = self.run_steps(&base, &plan).await?;
+            (Vec::new(), built.chain, Some(built.layers))
+        };
+        let key = key::artifact(&chain, plan.bypass, self.job, &base, &runtime, self.services);
+        if let Some(artifact) = self.find_artifact(&key, recipes).await? {
             return Ok(settle::snapshotted(self.job, &artifact, true));
         }
-        let layers = self.run_steps(&base, plan).await?;
+        let layers = match made {
+            Some(layers) => layers,
+            None => self.run_steps(&base, &plan).await?.layers,
+        };
         let disk = self.make_disk(&layers).await?;
         let captured = self.capture_machine(disk, &runtime).await?;
         let artifact = self
@@ -131,10 +141,12 @@ impl Attempt<'_> {
         Ok(settle::snapshotted(self.job, &artifact, false))
     }
 
-    /// Looks for a finished artifact of the same inputs.
+    /// Looks for a finished artifact of the same inputs. `recipes` are those of the steps beneath, if none
+    /// of them was run yet.
     async fn find_artifact(
         &self,
         key: &key::ArtifactKey,
+        recipes: Vec<Recipe>,
     ) -> Result<Option<Artifact>, Interruption> {
         let phase = self.reporter.begin(Phase::Cache).await?;
         let entry = key.subject();
@@ -146,10 +158,17 @@ impl Attempt<'_> {
         } else {
             let found = self.services.artifacts.find(&key.digest).await;
             let found = found.map_err(|error| failures::artifact(&error))?;
-            let (found, difference) = self.buildable(found).await?;
+            let (found, unusable) = self.buildable(found).await?;
+            let memory = self.services.layers.recipes();
+            let (recipe, place) = (key.recipe.clone(), self.purpose().place(None));
             let event = if found.is_some() {
+                memory.note(recipe, place).await;
                 Event::CacheHit(entry)
             } else {
+                let difference = match unusable {
+                    Some(why) => Some(why),
+                    None => memory.explain(recipe, place, recipes).await,
+                };
                 Event::CacheMissed(CacheMissed { entry, difference })
             };
             self.reporter.event(event).await?;
@@ -195,6 +214,9 @@ impl Attempt<'_> {
             .link(&key.digest, artifact.id())
             .await
             .map_err(|error| failures::artifact(&error))?;
+        let memory = self.services.layers.recipes();
+        let place = self.purpose().place(None);
+        memory.note(key.recipe.clone(), place).await;
         let manifest = &artifact.manifest;
         let bytes = manifest.rootfs.bytes + manifest.memory.bytes + manifest.device_state.bytes;
         let stored = CacheStored {

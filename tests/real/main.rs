@@ -13,9 +13,10 @@ mod steps;
 mod private_images;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     "bad_input.py",
     "builds.py",
+    "cache.py",
     "context.py",
     "logs.py",
     "step_failures.py",

@@ -7,6 +7,7 @@
 //! ROOT/<64 hex>/diff/        the layer: what overlayfs gets
 //! ROOT/<64 hex>/meta.json    {"format":1,"key":"sha256:…","content_bytes":…}; its time of change is
 //!                            the layer's last use
+//! ROOT/recipes/              what layers were made of, and artifacts: see `recipes`
 //! ROOT/.tmp-…                layers under way or on their way out; removed at the next start
 //! ```
 //!
@@ -14,6 +15,8 @@
 //! for a name is complete, whatever moment the machine stopped at.
 
 mod disk;
+mod recipes;
+mod scratch;
 mod staging;
 
 use std::collections::HashMap;
@@ -28,6 +31,7 @@ use domain::Digest;
 
 use crate::limits::layers::LayerLimits;
 
+pub use recipes::{Place, Recipes};
 pub use staging::Staging;
 
 /// The layers of one worker. Clones share them.
@@ -44,6 +48,7 @@ struct Inner {
     index: Mutex<Index>,
     /// One lock per key that is being built; a build that ends leaves nothing behind.
     flights: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    recipes: Recipes,
 }
 
 /// What the store holds. `use_count` is a clock of uses.
@@ -92,8 +97,10 @@ impl Layer {
 /// Whether a layer was there or had to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provenance {
-    /// It was there, or a concurrent build made it meanwhile.
+    /// It was there.
     Hit,
+    /// A concurrent build was making it, and now it is there.
+    Joined,
     /// It was made now.
     Built,
 }
@@ -176,9 +183,11 @@ impl LayerStore {
         for found in disk::recover(&root)? {
             index.insert(found.key, found.content_bytes);
         }
+        let recipes = Recipes::open(root.join(recipes::FOLDER), limits.recipes);
         Ok(Self(Arc::new(Inner {
             root,
             limits,
+            recipes,
             _lock: lock,
             temporary_count: AtomicU64::new(0),
             index: Mutex::new(index),
@@ -194,6 +203,11 @@ impl LayerStore {
     /// The folder that holds all layers.
     pub fn root(&self) -> &Path {
         &self.0.root
+    }
+
+    /// What layers were made of, and what was made of layers.
+    pub fn recipes(&self) -> &Recipes {
+        &self.0.recipes
     }
 
     /// Bytes that all layers take on the disk.
@@ -247,13 +261,22 @@ impl LayerStore {
             return Ok((layer, Provenance::Hit));
         }
         let flight = self.flight(key);
-        let _turn = flight.lock().await;
+        let (turn, waited) = match flight.try_lock() {
+            Ok(turn) => (turn, false),
+            Err(_) => (flight.lock().await, true),
+        };
         if let Some(layer) = self.get(&key) {
-            return Ok((layer, Provenance::Hit));
+            let provenance = if waited {
+                Provenance::Joined
+            } else {
+                Provenance::Hit
+            };
+            return Ok((layer, provenance));
         }
         let staging = self.stage(&key).await?;
         build(staging.clone()).await.map_err(BuildError::Build)?;
         let layer = self.commit(key, staging).await?;
+        drop(turn);
         Ok((layer, Provenance::Built))
     }
 
@@ -326,6 +349,14 @@ impl LayerStore {
         let flight = Arc::default();
         flights.insert(key, Arc::downgrade(&flight));
         flight
+    }
+
+    /// How many callers build the layer of that key or wait for it.
+    #[cfg(test)]
+    pub(crate) fn flight_count(&self, key: &Digest) -> usize {
+        let flights = self.0.flights.lock();
+        let flights = flights.unwrap_or_else(PoisonError::into_inner);
+        flights.get(key).map_or(0, Weak::strong_count)
     }
 
     fn folder(&self, key: &Digest) -> PathBuf {

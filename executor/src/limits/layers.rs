@@ -25,6 +25,45 @@ pub struct LayerLimits {
     /// Bytes of the path of the store's folder. A mount option holds 255 bytes, and a layer's folder
     /// adds 71 to it.
     pub root_path_bytes_max: usize,
+    /// What is remembered of how layers and artifacts were made.
+    pub recipes: RecipeLimits,
+}
+
+/// Bounds on the recipes that tell why something has to be made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecipeLimits {
+    /// Recipes that are kept, of what is still there and of what was evicted.
+    pub count_max: usize,
+    /// What all of them take on the disk, listings included, in bytes.
+    pub bytes_max: u64,
+    /// The largest recipe that is kept, in bytes.
+    pub recipe_bytes_max: u64,
+    /// The largest listing of copied files that is kept beside a recipe, in bytes: about 10,000 files
+    /// with paths of 200 bytes.
+    pub listing_bytes_max: u64,
+    /// Places that a recipe is remembered at, the latest ones.
+    pub places_max: usize,
+    /// Earlier recipes that one is compared with, the latest ones.
+    pub candidates_max: usize,
+    /// Things beneath one another that are followed to find the first that differs.
+    pub chain_max: usize,
+    /// The text that tells a difference, in characters.
+    pub difference_chars_max: usize,
+}
+
+impl Default for RecipeLimits {
+    fn default() -> Self {
+        Self {
+            count_max: 4096,
+            bytes_max: 256 << 20,
+            recipe_bytes_max: 256 << 10,
+            listing_bytes_max: 4 << 20,
+            places_max: 16,
+            candidates_max: 64,
+            chain_max: 1024,
+            difference_chars_max: 600,
+        }
+    }
 }
 
 impl Default for LayerLimits {
@@ -39,6 +78,7 @@ impl Default for LayerLimits {
             names_walked_max: 1 << 30,
             ledger_bytes_max: 512 << 20,
             root_path_bytes_max: 180,
+            recipes: RecipeLimits::default(),
         }
     }
 }

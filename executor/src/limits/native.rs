@@ -27,6 +27,10 @@ pub struct NativeLimits {
     pub network_ready_wait: Duration,
     /// How long one call of a host tool (`ip`) may take.
     pub tool_wait: Duration,
+    /// How long a repository may take to tell its commits.
+    pub commit_wait: Duration,
+    /// The longest answer of a repository about its commits that is read, in bytes.
+    pub commit_answer_bytes_max: usize,
 }
 
 impl Default for NativeLimits {
@@ -43,6 +47,8 @@ impl Default for NativeLimits {
             poll_interval: Duration::from_millis(10),
             network_ready_wait: Duration::from_secs(20),
             tool_wait: Duration::from_secs(20),
+            commit_wait: Duration::from_mins(2),
+            commit_answer_bytes_max: 64 * 1024,
         }
     }
 }

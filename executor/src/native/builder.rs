@@ -3,12 +3,14 @@
 //! A layer is made in a staging folder that is the upper folder of an overlay, so what a failed step
 //! wrote goes away with the folder.
 
+mod commit;
 mod making;
 mod tree;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use domain::Digest;
 use domain::build::BypassReason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,14 +19,16 @@ use super::account::AccountError;
 use super::container::{ContainerError, Containers, OutputStream};
 use super::context::OpenBlob;
 use super::files::FileError;
-use super::key::{Plan, PlannedStep};
-use crate::layers::{Layer, LayerStore, OverlayError, StoreError};
+use super::git::{Commit, Wanted};
+use super::key::{Chain, Plan, PlannedStep};
+use super::step::Action;
+use crate::layers::{Layer, LayerStore, OverlayError, Place, StoreError};
 use making::Making;
 
 pub use tree::unmount_left;
 
-/// What happens in a build, for whoever reports it. Events of a step come in this order: started; hit,
-/// missed or bypassed; output; stored; finished.
+/// What happens in a build, for whoever reports it. Events of a step come in this order: started; commit
+/// known; hit, missed or bypassed; output; stored; finished.
 pub trait StepObserver: Send {
     /// Why something could not be reported; the build stops then.
     type Error: std::error::Error + Send + 'static;
@@ -46,18 +50,42 @@ pub trait StepObserver: Send {
 }
 
 /// What happened to a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepEvent {
     /// It is its turn.
     Started,
+    /// What it clones is at this commit now.
+    CommitKnown {
+        /// What was asked for.
+        wanted: Wanted,
+        /// The commit.
+        commit: Commit,
+    },
     /// Its layer was there.
-    CacheHit,
+    CacheHit {
+        /// The layer's key.
+        key: Digest,
+        /// How long another build was waited for that was making it, if one was.
+        waited: Option<Duration>,
+    },
     /// Its layer was not there.
-    CacheMissed,
+    CacheMissed {
+        /// The layer's key.
+        key: Digest,
+        /// Why, if anything like it was there.
+        difference: Option<String>,
+    },
     /// Nobody looked whether its layer was there.
-    CacheBypassed(BypassReason),
+    CacheBypassed {
+        /// The layer's key.
+        key: Digest,
+        /// Why.
+        reason: BypassReason,
+    },
     /// Its layer was made and kept.
     CacheStored {
+        /// The layer's key.
+        key: Digest,
         /// The size of the layer's content.
         content_bytes: u64,
     },
@@ -109,6 +137,18 @@ pub enum StepError {
     TimedOut {
         /// The bound in seconds.
         seconds: u64,
+        /// The last lines of its standard error.
+        stderr_tail: Vec<String>,
+    },
+    /// Nobody could say which commit it is to clone.
+    #[error("cannot tell the commit of {wanted}: {reason}")]
+    Commit {
+        /// What was asked for.
+        wanted: Wanted,
+        /// Why.
+        reason: String,
+        /// The exit code of git.
+        code: Option<i32>,
         /// The last lines of its standard error.
         stderr_tail: Vec<String>,
     },
@@ -194,8 +234,37 @@ impl std::fmt::Debug for NativeBuilder {
     }
 }
 
+/// What a build made.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The base's layers and those of the steps, bottom first.
+    pub layers: Vec<Layer>,
+    /// The end of the way along the plan.
+    pub chain: Chain,
+}
+
+/// For whom a build is: what its steps are remembered by, and who may be told of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purpose {
+    /// Who may be told: builds of the same scope.
+    pub scope: String,
+    /// What is built.
+    pub subject: String,
+}
+
+impl Purpose {
+    /// The place of a step, or of the whole.
+    pub fn place(&self, index: Option<u32>) -> Place {
+        Place {
+            scope: self.scope.clone(),
+            subject: self.subject.clone(),
+            index,
+        }
+    }
+}
+
 impl NativeBuilder {
-    /// Makes what `plan` says on top of the layers `base`, bottom first, and gives all of them.
+    /// Makes what `plan` says on top of the layers `base`, bottom first.
     ///
     /// # Errors
     /// [`BuildFailure`]; the layers of the steps before are kept, nothing of the failed one is.
@@ -203,10 +272,12 @@ impl NativeBuilder {
         &self,
         plan: &Plan,
         base: Vec<Layer>,
+        purpose: &Purpose,
         resources: StepResources,
         observer: &mut O,
         cancel: &CancellationToken,
-    ) -> Result<Vec<Layer>, BuildFailure<O::Error>> {
+    ) -> Result<Built, BuildFailure<O::Error>> {
+        let mut chain = plan.chain();
         let mut layers = base;
         for step in &plan.steps {
             let began = Instant::now();
@@ -214,16 +285,28 @@ impl NativeBuilder {
                 .event(step, StepEvent::Started)
                 .await
                 .map_err(BuildFailure::Observer)?;
-            let making = Making {
+            let mut making = Making {
                 builder: self,
                 plan,
                 step,
                 beneath: &layers,
+                purpose,
                 resources,
                 cancel,
+                commit: None,
             };
-            let (layer, exit_code, cached) = making.layer(observer).await?;
-            layers.extend(layer);
+            let (mut exit_code, mut cached) = (None, false);
+            let made = if step.action == Action::Nothing {
+                making.go_on()?;
+                None
+            } else {
+                making.commit = making.known_commit(observer).await?;
+                let recipe = chain.step(step, making.commit.as_ref());
+                let made = making.layer(recipe, observer).await?;
+                (exit_code, cached) = (made.exit_code, made.cached);
+                Some(made.layer)
+            };
+            layers.extend(made);
             let finished = StepEvent::Finished {
                 duration: began.elapsed(),
                 exit_code,
@@ -234,7 +317,7 @@ impl NativeBuilder {
                 .await
                 .map_err(BuildFailure::Observer)?;
         }
-        Ok(layers)
+        Ok(Built { layers, chain })
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use domain::Digest;
 use domain::definition::{ContextEntry, ContextKind, ContextManifest};
-use domain::digest::Hasher;
+
+use crate::layers::{Listed, Listing};
 
 /// Opens a stored file by the digest of its content. Blocking.
 pub type OpenBlob = Arc<dyn Fn(&Digest) -> io::Result<File> + Send + Sync>;
@@ -124,32 +125,40 @@ fn below(folder: &str, entry: &ContextEntry) -> Option<Below> {
 }
 
 impl Source {
-    /// The digest of everything that a copy of it can show: names, kinds, modes, contents.
-    pub fn digest(&self) -> Digest {
-        match self {
-            Self::File { name, file } => file
-                .add_to(Hasher::new("copy-source-file/v1").field(name))
-                .finish(),
-            Self::Dir(entries) => entries
-                .iter()
-                .fold(Hasher::new("copy-source-dir/v1"), |hasher, entry| {
-                    let hasher = hasher.field(&entry.path);
-                    match entry.kind {
-                        BelowKind::Dir(mode) => hasher.field("dir").field(mode.to_le_bytes()),
-                        BelowKind::File(file) => file.add_to(hasher.field("file")),
-                    }
-                })
-                .finish(),
+    /// Everything that a copy of it can show: names, kinds, modes, contents. `source` is what the step
+    /// calls it.
+    pub fn listing(&self, source: &str) -> Listing {
+        let files = match self {
+            Self::File { file, .. } => vec![file.listed("")],
+            Self::Dir(entries) => entries.iter().map(Below::listed).collect(),
+        };
+        Listing {
+            source: source.to_owned(),
+            files,
+        }
+    }
+}
+
+impl Below {
+    fn listed(&self) -> Listed {
+        match self.kind {
+            BelowKind::Dir(mode) => Listed {
+                path: self.path.clone(),
+                mode,
+                content: None,
+            },
+            BelowKind::File(file) => file.listed(&self.path),
         }
     }
 }
 
 impl SourceFile {
-    fn add_to(&self, hasher: Hasher) -> Hasher {
-        hasher
-            .field(self.mode.to_le_bytes())
-            .field(self.bytes.to_le_bytes())
-            .field(self.digest.as_bytes())
+    fn listed(&self, path: &str) -> Listed {
+        Listed {
+            path: path.to_owned(),
+            mode: self.mode,
+            content: Some(self.digest),
+        }
     }
 }
 
@@ -213,10 +222,10 @@ mod tests {
         let changed = |change: fn(&mut Vec<Below>)| {
             let mut entries = entries.clone();
             change(&mut entries);
-            Source::Dir(entries).digest()
+            Source::Dir(entries).listing("a").digest()
         };
         let digests = [
-            base.digest(),
+            base.listing("a").digest(),
             changed(|entries| entries[0].path.push('x')),
             changed(|entries| entries.truncate(2)),
             changed(|entries| entries[2].kind = BelowKind::Dir(0o755)),

@@ -1,19 +1,22 @@
-//! Keys of steps, and the plan that they make: what runs on what, and what may come from the cache.
+//! The plan of a build: what runs on what, what may come from the cache, and the recipes of it all.
 //!
-//! A key is the digest of everything that decides what a step makes: the key before it, the step, what
-//! it starts from, the files that it copies. A text stands for what it names: a mirror that has changed
-//! behind the text of an installation is not seen, which is what `skip_cache` is for.
+//! A key is the digest of a recipe: everything that decides what a step makes. That is the step beneath,
+//! the step itself, what it starts from, the files that it copies. A text stands for what it names: a
+//! mirror that has changed behind the text of an installation is not seen, which is what `skip_cache` is
+//! for. A clone is the exception: its commit enters its key. It is known when it is the step's turn, so
+//! the keys from there on are made on the way, by walking along a [`Chain`].
 
 use std::collections::BTreeMap;
 
 use domain::Digest;
 use domain::build::BypassReason;
-use domain::definition::{ContextManifest, Step};
-use domain::digest::Hasher;
+use domain::definition::{ContextManifest, CopyItem, Step};
 
 use super::container::StepNetwork;
 use super::context::NotInContext;
-use super::step::{Action, Ambient, Change, Copy};
+use super::git::Commit;
+use super::step::{Action, Ambient, Change, Command, Copy};
+use crate::layers::{Recipe, Role, Value};
 
 /// What a plan is made of.
 #[derive(Clone, Debug)]
@@ -44,8 +47,8 @@ pub struct PlannedStep {
     pub total: u32,
     /// The step as a log shows it.
     pub title: String,
-    /// The key of the files after it.
-    pub key: Digest,
+    /// What decides what it makes, but for what it stands on and for the commit of a clone.
+    pub recipe: Recipe,
     /// Why no earlier layer may stand for it, if none may.
     pub bypass: Option<BypassReason>,
     /// What it starts from.
@@ -72,10 +75,51 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// What steps reach.
     pub network: StepNetwork,
-    /// The key of the files after the last step.
-    pub key: Digest,
+    /// What the base's files are known by.
+    pub base: Digest,
     /// Why no earlier result may stand for the whole, if none may.
     pub bypass: Option<BypassReason>,
+    /// What makes keys unlike any before where nothing earlier may stand for something.
+    pub nonce: Digest,
+}
+
+/// The way along a plan: what the next step stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    base: Digest,
+    parent: Option<Digest>,
+    nonce: Digest,
+}
+
+impl Chain {
+    /// The recipe of the files after `step`, which is what the step after it stands on. A clone's is of
+    /// this commit.
+    pub fn step(&mut self, step: &PlannedStep, commit: Option<&Commit>) -> Recipe {
+        let recipe = self
+            .beneath(step.recipe.kind(), step.bypass)
+            .and(&step.recipe);
+        let recipe = match commit {
+            None => recipe,
+            Some(commit) => {
+                recipe.with(Role::Commit, "commit", Value::plain(Some(commit.as_str())))
+            }
+        };
+        self.parent = Some(recipe.key());
+        recipe
+    }
+
+    /// The recipe, as far as it goes, of something of this kind that is made of the files so far.
+    pub fn beneath(&self, kind: &str, bypass: Option<BypassReason>) -> Recipe {
+        let recipe = Recipe::new(kind).with(Role::Base, "base image", Value::Digest(self.base));
+        let recipe = match self.parent {
+            None => recipe,
+            Some(parent) => recipe.with(Role::Parent, "step before", Value::Digest(parent)),
+        };
+        match bypass {
+            None => recipe,
+            Some(_) => recipe.with(Role::Boundary, "boundary", Value::Digest(self.nonce)),
+        }
+    }
 }
 
 /// A step that cannot be planned.
@@ -101,7 +145,6 @@ impl Plan {
         let mut bypass = inputs
             .skip_cache
             .then_some(BypassReason::WholeBuildSkipCache);
-        let mut key = with_nonce(inputs.base, bypass, inputs);
         let mut due = Vec::new();
         let mut steps = Vec::with_capacity(inputs.steps.len());
         let last_change = inputs.steps.iter().rposition(changes_files);
@@ -132,22 +175,17 @@ impl Plan {
             };
             if let Some(reason) = own_bypass(step) {
                 bypass = bypass.or(Some(reason));
-                key = with_nonce(key, Some(reason), inputs);
             }
             let due_here = if action == Action::Nothing {
                 Vec::new()
             } else {
                 std::mem::take(&mut due)
             };
-            if action != Action::Nothing {
-                key = step_key(key, step, &before, &action, &due_here, inputs.network);
-            }
-            let title = step.title();
             steps.push(PlannedStep {
                 index,
                 total,
-                title,
-                key,
+                title: step.title(),
+                recipe: recipe(step, &before, &action, &due_here, inputs.network),
                 bypass,
                 ambient: before,
                 action,
@@ -157,9 +195,34 @@ impl Plan {
         Ok(Self {
             steps,
             network: inputs.network,
-            key,
+            base: inputs.base,
             bypass,
+            nonce: inputs.nonce,
         })
+    }
+
+    /// The way along the plan, from its beginning.
+    pub fn chain(&self) -> Chain {
+        Chain {
+            base: self.base,
+            parent: None,
+            nonce: self.nonce,
+        }
+    }
+
+    /// The recipes of all steps that make a layer, and the end of the way; nothing if a commit has to be
+    /// asked for first.
+    pub fn recipes(&self) -> Option<(Vec<Recipe>, Chain)> {
+        let mut chain = self.chain();
+        let mut recipes = Vec::new();
+        for step in &self.steps {
+            match step.action {
+                Action::Nothing => {}
+                Action::Clone(_) => return None,
+                Action::Run(_) | Action::Change(_) => recipes.push(chain.step(step, None)),
+            }
+        }
+        Some((recipes, chain))
     }
 }
 
@@ -196,79 +259,123 @@ fn own_bypass(step: &Step) -> Option<BypassReason> {
     }
 }
 
-/// A key that no other build has, if there is a reason for one.
-fn with_nonce(key: Digest, reason: Option<BypassReason>, inputs: &Inputs<'_>) -> Digest {
-    match reason {
-        None => key,
-        Some(_) => Hasher::new("native-anew/v1")
-            .field(key.as_bytes())
-            .field(inputs.nonce.as_bytes())
-            .finish(),
-    }
-}
-
-fn step_key(
-    parent: Digest,
+/// What decides what a step makes, but for what it stands on.
+fn recipe(
     step: &Step,
     ambient: &Ambient,
     action: &Action,
     due: &[DueDir],
     network: StepNetwork,
-) -> Digest {
-    let hasher = Hasher::new("native-step/v1")
-        .field(parent.as_bytes())
-        .field(std::env::consts::ARCH)
-        .field(match network {
-            StepNetwork::None => "no network",
-            StepNetwork::Internet => "internet",
-        });
-    let hasher = due.iter().fold(hasher, |hasher, dir| {
-        hasher.field("workdir").field(&dir.path).field(&dir.user)
-    });
-    match action {
-        Action::Nothing => hasher.field("nothing"),
-        Action::Run(command) => {
-            let defaults = command.defaults.iter().map(|(name, value)| (*name, *value));
-            let hasher = hasher
-                .field("run")
-                .field(&command.script)
-                .field(&command.user)
-                .field(&ambient.workdir);
-            let own = ambient
-                .env
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()));
-            let env: BTreeMap<&str, &str> = defaults.chain(own).collect();
-            hasher
-                .list(env.keys().collect::<Vec<_>>().into_iter())
-                .list(env.values().collect::<Vec<_>>().into_iter())
+) -> Recipe {
+    let recipe = Recipe::new(kind(step, action));
+    let recipe = match action {
+        Action::Nothing => return recipe,
+        Action::Run(command) => with_command(recipe, step, command, &ambient.env),
+        Action::Clone(clone) => with_command(recipe, step, &clone.outline(), &ambient.env),
+        Action::Change(Change::Copy(copies)) => {
+            items(step).iter().zip(copies).fold(recipe, with_copy)
         }
-        Action::Change(Change::Copy(copies)) => copies.iter().fold(hasher.field("copy"), copy_key),
-        // What these do is all in their words; paths start where they start, and new files are the user's.
-        Action::Change(_) => hasher
-            .field("change")
-            .field(
-                serde_json::to_vec(step)
-                    .expect("a step has only string keys and no failing serializer"),
-            )
-            .field(&ambient.workdir)
-            .field(&ambient.user),
-    }
-    .finish()
+        Action::Change(Change::Workdir) => recipe,
+        // What these do is all in their words; new files are the user's.
+        Action::Change(_) => recipe
+            .with(Role::Text, "step", text(step, &step.title()))
+            .setting("user", Value::text(&ambient.user)),
+    };
+    let recipe = match action {
+        Action::Change(Change::Copy(_) | Change::Workdir) | Action::Nothing => recipe,
+        // Paths start there.
+        Action::Run(_) | Action::Clone(_) | Action::Change(_) => {
+            recipe.setting("working folder", Value::text(&ambient.workdir))
+        }
+    };
+    let recipe = due.iter().fold(recipe, |recipe, dir| {
+        recipe
+            .setting("folder to make", Value::text(&dir.path))
+            .setting("owner of the folder", Value::text(&dir.user))
+    });
+    let network = match network {
+        StepNetwork::None => "none",
+        StepNetwork::Internet => "internet",
+    };
+    recipe
+        .setting("network", Value::plain(Some(network)))
+        .setting("architecture", Value::plain(Some(std::env::consts::ARCH)))
 }
 
-fn copy_key(hasher: Hasher, copy: &Copy) -> Hasher {
-    let sources: Vec<Digest> = copy
-        .sources
+/// What a step copies, in its own words.
+fn items(step: &Step) -> &[CopyItem] {
+    if let Step::CopyItems { items } = step {
+        items
+    } else if let Step::Copy(item) = step {
+        std::slice::from_ref(item)
+    } else {
+        &[]
+    }
+}
+
+/// The step's own words, and the script that they come to.
+fn text(step: &Step, script: &str) -> Value {
+    let words = serde_json::to_vec(step);
+    let mut whole = words.expect("a step has only string keys and no failing serializer");
+    // No byte of JSON is zero, so the two cannot run into one another.
+    whole.push(0);
+    whole.extend_from_slice(script.as_bytes());
+    Value::shown(&step.title(), &whole)
+}
+
+fn with_command(
+    recipe: Recipe,
+    step: &Step,
+    command: &Command,
+    own: &BTreeMap<String, String>,
+) -> Recipe {
+    let defaults = command.defaults.iter().map(|(name, value)| (*name, *value));
+    let own = own
         .iter()
-        .map(super::context::Source::digest)
-        .collect();
-    hasher
-        .list(sources.iter().map(Digest::as_bytes))
-        .field(&copy.dst)
-        .field([u8::from(copy.into_dir)])
-        .list(copy.user.iter())
-        .list(copy.mode.map(u32::to_le_bytes).iter())
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let env: BTreeMap<&str, &str> = defaults.chain(own).collect();
+    recipe
+        .with(Role::Text, "step", text(step, &command.script))
+        .setting("user", Value::text(&command.user))
+        .variables(env)
+}
+
+fn with_copy(recipe: Recipe, (item, copy): (&CopyItem, &Copy)) -> Recipe {
+    let sources = item.sources.iter().zip(&copy.sources);
+    let recipe = sources.fold(recipe, |recipe, (name, source)| {
+        recipe.files(source.listing(name))
+    });
+    let mode = copy.mode.map(|mode| format!("{mode:04o}"));
+    let form = if copy.into_dir { "folder" } else { "name" };
+    recipe
+        .setting("destination", Value::text(&copy.dst))
+        .setting("destination is a", Value::plain(Some(form)))
+        .setting("owner", Value::text_or_absent(copy.user.as_deref()))
+        .setting("mode", Value::plain(mode))
+}
+
+/// What a step is called in recipes: as in requests.
+fn kind(step: &Step, action: &Action) -> &'static str {
+    if *action == Action::Change(Change::Workdir) {
+        return "workdir";
+    }
+    match step {
+        Step::AptInstall { .. } => "apt_install",
+        Step::PipInstall { .. } => "pip_install",
+        Step::NpmInstall { .. } => "npm_install",
+        Step::BunInstall { .. } => "bun_install",
+        Step::Run { .. } => "run",
+        Step::Workdir { .. } => "workdir",
+        Step::User { .. } => "user",
+        Step::Copy(_) => "copy",
+        Step::CopyItems { .. } => "copy_items",
+        Step::MakeDir { .. } => "make_dir",
+        Step::MakeSymlink { .. } => "make_symlink",
+        Step::Remove { .. } => "remove",
+        Step::Rename { .. } => "rename",
+        Step::GitClone { .. } => "git_clone",
+        Step::SkipCache => "skip_cache",
+    }
 }
 
 #[cfg(test)]
@@ -337,8 +444,15 @@ mod tests {
         Plan::new(&inputs).unwrap()
     }
 
+    /// The keys of all steps that make layers, and of the files after the last step for an artifact.
     fn keys(plan: &Plan) -> Vec<Digest> {
-        plan.steps.iter().map(|step| step.key).collect()
+        let (recipes, chain) = plan.recipes().unwrap();
+        let whole = chain.beneath("whole", plan.bypass);
+        recipes.iter().chain([&whole]).map(Recipe::key).collect()
+    }
+
+    fn key(plan: &Plan) -> Digest {
+        *keys(plan).last().unwrap()
     }
 
     #[test]
@@ -353,24 +467,27 @@ mod tests {
     #[test]
     fn every_input_of_a_command_is_in_its_key() {
         let steps = [run("a")];
-        let plain = plan(&steps, |_| {}).key;
-        assert_eq!(plain, plan(&steps, |_| {}).key);
+        let plain = key(&plan(&steps, |_| {}));
+        assert_eq!(plain, key(&plan(&steps, |_| {})));
         let changed = [
-            plan(&steps, |inputs| inputs.base = Digest::ZERO).key,
-            plan(&steps, |inputs| inputs.network = StepNetwork::None).key,
-            plan(&steps, |inputs| inputs.ambient.user = "app".to_owned()).key,
-            plan(&steps, |inputs| inputs.ambient.workdir = "/srv".to_owned()).key,
-            plan(&steps, |inputs| {
+            key(&plan(&steps, |inputs| inputs.base = Digest::ZERO)),
+            key(&plan(&steps, |inputs| inputs.network = StepNetwork::None)),
+            key(&plan(&steps, |inputs| {
+                inputs.ambient.user = "app".to_owned();
+            })),
+            key(&plan(&steps, |inputs| {
+                inputs.ambient.workdir = "/srv".to_owned();
+            })),
+            key(&plan(&steps, |inputs| {
                 drop(inputs.ambient.env.insert("A".to_owned(), "1".to_owned()));
-            })
-            .key,
-            plan(&steps, |inputs| inputs.skip_cache = true).key,
+            })),
+            key(&plan(&steps, |inputs| inputs.skip_cache = true)),
         ];
         for key in changed {
             assert_ne!(key, plain);
         }
         assert_eq!(
-            plan(&steps, |inputs| inputs.nonce = Digest::ZERO).key,
+            key(&plan(&steps, |inputs| inputs.nonce = Digest::ZERO)),
             plain
         );
     }
@@ -379,7 +496,11 @@ mod tests {
     fn a_folder_made_for_another_user_is_another_layer() {
         let path = "/d".to_owned();
         let steps = [Step::MakeDir { path, mode: None }];
-        let by = |user: &str| plan(&steps, |inputs| inputs.ambient.user = user.to_owned()).key;
+        let by = |user: &str| {
+            key(&plan(&steps, |inputs| {
+                inputs.ambient.user = user.to_owned();
+            }))
+        };
         assert_eq!(by("root"), by("root"));
         assert_ne!(by("root"), by("app"));
     }
@@ -387,7 +508,7 @@ mod tests {
     #[test]
     fn a_copy_depends_on_what_it_copies_and_on_nothing_else() {
         let steps = [copy(false)];
-        let key = |content: &[u8], mode, other| {
+        let key_of = |content: &[u8], mode, other| {
             let context = context(content, mode, other);
             let ambient = Ambient {
                 env: BTreeMap::new(),
@@ -403,19 +524,16 @@ mod tests {
                 skip_cache: false,
                 nonce: Digest::ZERO,
             };
-            Plan::new(&inputs).unwrap().key
+            key(&Plan::new(&inputs).unwrap())
         };
-        let plain = key(b"1", 0o644, "x");
-        assert_eq!(key(b"1", 0o644, "y"), plain);
-        assert_eq!(
-            plan(&steps, |inputs| drop(
-                inputs.ambient.env.insert("A".into(), "1".into())
-            ))
-            .key,
-            plain
-        );
-        assert_ne!(key(b"2", 0o644, "x"), plain);
-        assert_ne!(key(b"1", 0o755, "x"), plain);
+        let plain = key_of(b"1", 0o644, "x");
+        assert_eq!(key_of(b"1", 0o644, "y"), plain);
+        let with_variable = plan(&steps, |inputs| {
+            drop(inputs.ambient.env.insert("A".into(), "1".into()));
+        });
+        assert_eq!(key(&with_variable), plain);
+        assert_ne!(key_of(b"2", 0o644, "x"), plain);
+        assert_ne!(key_of(b"1", 0o755, "x"), plain);
     }
 
     #[test]
@@ -426,14 +544,72 @@ mod tests {
         let next = plan(&steps, |inputs| inputs.nonce = Digest::of(b"build 2"));
         assert_eq!(keys(&one), keys(&again));
         assert_eq!(keys(&one)[0], keys(&next)[0]);
-        assert_ne!(keys(&one)[2], keys(&next)[2]);
+        assert_ne!(keys(&one)[1], keys(&next)[1]);
         let reasons: Vec<_> = one.steps.iter().map(|step| step.bypass).collect();
         let boundary = Some(BypassReason::BuilderCacheBoundary);
         assert_eq!(reasons, [None, boundary, boundary]);
         assert_eq!(one.bypass, boundary);
+        // Also one at the very end, for what is made of the files.
+        let last = |nonce: &[u8]| {
+            let nonce = Digest::of(nonce);
+            keys(&plan(&steps[..2], |inputs| inputs.nonce = nonce))
+        };
+        assert_eq!(last(b"1")[0], last(b"2")[0]);
+        assert_ne!(last(b"1")[1], last(b"2")[1]);
         assert_eq!(
             plan(&[copy(true)], |_| {}).bypass,
             Some(BypassReason::ForceUpload)
+        );
+    }
+
+    #[test]
+    fn a_clone_has_no_key_before_its_commit_is_known() {
+        let clone = Step::GitClone {
+            url: "https://h/r".to_owned(),
+            path: "r".to_owned(),
+            branch: None,
+            depth: None,
+        };
+        let plan = plan(&[run("a"), clone, run("b")], |_| {});
+        assert_eq!(plan.recipes(), None);
+        let Action::Clone(clone) = &plan.steps[1].action else {
+            panic!("{:?}", plan.steps[1])
+        };
+        let keys = |digit: &str| {
+            let commit = clone.commit(&format!("{}\tHEAD\n", digit.repeat(40)));
+            let mut chain = plan.chain();
+            let steps = plan.steps.iter().zip([None, commit, None]);
+            let keys = steps.map(|(step, commit)| chain.step(step, commit.as_ref()).key());
+            keys.collect::<Vec<_>>()
+        };
+        let (one, again, other) = (keys("1"), keys("1"), keys("2"));
+        assert_eq!(one, again);
+        assert_eq!(one[0], other[0]);
+        assert!(one[1] != other[1] && one[2] != other[2]);
+    }
+
+    /// Keys are on disks: a change of how they are made throws all of them away, which has to be meant.
+    #[test]
+    fn keys_are_what_they_were() {
+        let begin = |step: Step| {
+            let steps = [workdir("/srv"), step];
+            let plan = plan(&steps, |inputs| {
+                drop(inputs.ambient.env.insert("A".to_owned(), "1".to_owned()));
+            });
+            let (recipes, _) = plan.recipes().unwrap();
+            // The same on every architecture.
+            let own = format!("\"{}\"", std::env::consts::ARCH);
+            let text = serde_json::to_string(&recipes[0]).unwrap();
+            let recipe: Recipe = serde_json::from_str(&text.replace(&own, "\"any\"")).unwrap();
+            recipe.key().hex()[..16].to_owned()
+        };
+        let made = Step::MakeDir {
+            path: "d".to_owned(),
+            mode: Some(0o700),
+        };
+        assert_eq!(
+            [run("a"), copy(false), made].map(begin),
+            ["1a1e9c88b2a86a1b", "7ab589cab1ffd3f3", "498f28bff7eeb4e7"]
         );
     }
 

@@ -17,7 +17,9 @@ use crate::limits::native::NativeLimits;
 use crate::process::Tool;
 
 /// Runs `body` on a thread with a network namespace of its own, as the host of all it starts.
-fn on_a_host_of_its_own<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+pub(super) fn on_a_host_of_its_own<F: Future<Output = ()>>(
+    body: impl FnOnce() -> F + Send + 'static,
+) {
     let host = std::thread::spawn(move || {
         enter_new_namespace();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -62,7 +64,7 @@ fn serve(address: &str, text: &'static str) -> SocketAddr {
 }
 
 /// Makes the internet of the picture; the thread's namespace is the host. The file keeps it alive.
-async fn make_internet() -> (File, SocketAddr) {
+pub(super) async fn make_internet() -> (File, SocketAddr) {
     let (tell_namespace, namespace) = std::sync::mpsc::channel();
     let (connected, wait) = std::sync::mpsc::channel::<()>();
     let internet = std::thread::spawn(move || {

@@ -2,11 +2,11 @@
 //! change of what later steps start from. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use domain::definition::{ContextManifest, CopyItem, Step};
 
 use super::context::{NotInContext, Source, find};
+use super::git;
 
 /// What a step starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Action {
     Nothing,
     /// Runs a command.
     Run(Command),
+    /// Clones a repository, at the commit that it has when it is the step's turn.
+    Clone(git::Clone),
     /// Changes files.
     Change(Change),
 }
@@ -153,14 +155,13 @@ impl Ambient {
                 path,
                 branch,
                 depth,
-            } => {
-                let path = self.absolute(path);
-                run(
-                    git_clone(url, &path, branch.as_deref(), *depth),
-                    own,
-                    &GIT_ENV,
-                )
-            }
+            } => Action::Clone(git::Clone {
+                url: url.clone(),
+                path: self.absolute(path),
+                branch: branch.clone(),
+                depth: *depth,
+                user: own.to_owned(),
+            }),
             Step::Copy(item) => Action::Change(Change::Copy(vec![self.copy(item, context)?])),
             Step::CopyItems { items } => {
                 let copies: Result<_, _> =
@@ -273,9 +274,6 @@ const NPM_ENV: [(&str, &str); 3] = [
     ("npm_config_update_notifier", "false"),
 ];
 
-/// A repository that wants a password must fail, not wait for one.
-const GIT_ENV: [(&str, &str); 1] = [("GIT_TERMINAL_PROMPT", "0")];
-
 fn apt_install(packages: &[String]) -> String {
     // What the published client's own rendering says, and the caches that would swell the layer.
     format!(
@@ -293,19 +291,6 @@ fn pip_install(packages: &[String], global: bool) -> String {
          exec \"$@\" install --no-cache-dir{flag}{}",
         words(packages)
     )
-}
-
-fn git_clone(url: &str, path: &str, branch: Option<&str>, depth: Option<u32>) -> String {
-    let mut script = "git clone".to_owned();
-    if let Some(branch) = branch {
-        script.push_str(" --branch ");
-        script.push_str(&quoted(branch));
-    }
-    if let Some(depth) = depth {
-        // Writing to a string cannot fail.
-        let _written = write!(script, " --depth {depth}");
-    }
-    format!("{script} -- {} {}", quoted(url), quoted(path))
 }
 
 /// Each text as one word for the shell, with a blank before it.
@@ -405,20 +390,6 @@ mod tests {
             user: Some("1:2".to_owned()),
         };
         assert_eq!(user(step), "1:2");
-    }
-
-    #[test]
-    fn a_clone_takes_its_arguments_literally() {
-        let step = Step::GitClone {
-            url: "https://h/r; x".to_owned(),
-            path: "repo".to_owned(),
-            branch: Some("-b".to_owned()),
-            depth: Some(1),
-        };
-        assert_eq!(
-            script(&step).0,
-            "git clone --branch '-b' --depth 1 -- 'https://h/r; x' '/srv/repo'"
-        );
     }
 
     #[test]

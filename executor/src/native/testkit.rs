@@ -21,14 +21,10 @@ const PROGRAMS: [&str; 26] = [
     "mv", "chown",
 ];
 
-/// Fills `root` with a shell, its friends, and two users.
-pub(super) async fn fill_small_root(root: &Path) {
-    let programs: Vec<PathBuf> = PROGRAMS
-        .iter()
-        .map(|name| find(name).expect(name))
-        .collect();
+/// Puts programs of the host and their libraries into `root`.
+async fn install(root: &Path, programs: &[PathBuf]) {
     let linked = Tool::new("ldd")
-        .args(&programs)
+        .args(programs)
         .run_ok(Duration::from_secs(20))
         .await
         .unwrap();
@@ -43,6 +39,26 @@ pub(super) async fn fill_small_root(root: &Path) {
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         std::fs::copy(file, target).unwrap();
     }
+}
+
+/// Puts the host's git into `root`, as far as it needs no other program.
+pub(super) async fn install_git(root: &Path) {
+    let git = find("git").expect("git is installed");
+    install(root, std::slice::from_ref(&git)).await;
+    let core = root.join("usr/lib/git-core");
+    std::fs::create_dir_all(&core).unwrap();
+    for name in ["git", "git-upload-pack"] {
+        std::os::unix::fs::symlink(&git, core.join(name)).unwrap();
+    }
+}
+
+/// Fills `root` with a shell, its friends, and two users.
+pub(super) async fn fill_small_root(root: &Path) {
+    let programs: Vec<PathBuf> = PROGRAMS
+        .iter()
+        .map(|name| find(name).expect(name))
+        .collect();
+    install(root, &programs).await;
     for dir in [
         "etc", "tmp", "proc", "sys", "dev", "root", "bin", "home/app",
     ] {

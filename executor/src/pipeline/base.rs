@@ -158,6 +158,7 @@ fn describe(progress: &PullProgress) -> Option<String> {
     };
     let how = match provenance {
         Provenance::Hit => "is in the store",
+        Provenance::Joined => "was pulled by a concurrent build",
         Provenance::Built => "pulled",
     };
     let (layer, count) = (progress.layer_index + 1, progress.layer_count);

@@ -2,18 +2,24 @@
 
 use domain::Digest;
 use domain::build::{BypassReason, CacheKind, CacheSubject};
-use domain::digest::Hasher;
+use domain::definition::BuildConfig;
 
 use super::Job;
 use super::base::Base;
 use super::settle::Settled;
-use super::steps::RootfsKey;
+use crate::layers::{Recipe, Value};
+use crate::native::key::Chain;
 use crate::services::Services;
+use crate::vmm::VmmIdentity;
+
+/// What an artifact is called in recipes.
+const KIND: &str = "final_artifact";
 
 /// Under what a finished artifact is looked up, and whether it is.
 #[derive(Clone, Debug)]
 pub(super) struct ArtifactKey {
     pub(super) digest: Digest,
+    pub(super) recipe: Recipe,
     pub(super) bypass: Option<BypassReason>,
     subject: String,
 }
@@ -29,32 +35,165 @@ impl ArtifactKey {
     }
 }
 
-/// The key of the artifact that `job` makes on top of the root filesystem `rootfs`.
+/// The key of the artifact that `job` makes of the files at the end of `chain`.
 pub(super) fn artifact(
-    rootfs: RootfsKey,
+    chain: &Chain,
+    bypass: Option<BypassReason>,
     job: &Job,
     base: &Base,
     runtime: &Settled,
     services: &Services,
 ) -> ArtifactKey {
-    let config = &job.requested.definition.config;
-    // Values with a JSON form, hashed by it: field order is the declaration's, maps are sorted.
-    let json = |value: serde_json::Result<Vec<u8>>| {
-        value.expect("these types have string keys and no failing serializer")
-    };
-    let digest = Hasher::new("final-artifact/v2")
-        .field(rootfs.digest.as_bytes())
-        .field(json(serde_json::to_vec(config)))
-        .field(json(serde_json::to_vec(runtime)))
-        // Templates of the same layers may say different things about their images.
-        .field(json(serde_json::to_vec(&base.oci)))
-        .field(json(serde_json::to_vec(services.vmm.identity())))
-        .field(services.limits.rootfs.headroom_bytes.to_le_bytes())
-        .finish();
     let requested = &job.requested;
+    let recipe = machine(chain.beneath(KIND, bypass), &requested.definition.config);
+    let recipe = settled(recipe, runtime);
+    let recipe = monitor(recipe, services.vmm.identity());
+    let headroom = Value::plain(Some(services.limits.rootfs.headroom_bytes));
+    // Templates of the same layers may say different things about their images.
+    let oci = serde_json::to_string(&base.oci);
+    let oci = oci.expect("image metadata has string keys and no failing serializer");
+    let recipe = recipe
+        .setting("headroom_bytes", headroom)
+        .setting("image metadata", Value::text(&oci));
     ArtifactKey {
-        digest,
-        bypass: rootfs.bypass,
+        digest: recipe.key(),
+        recipe,
+        bypass,
         subject: format!("{}/{}", requested.namespace, requested.name),
+    }
+}
+
+// Each of these takes its values apart whole: a field that is added later must be added here, too.
+
+fn machine(recipe: Recipe, config: &BuildConfig) -> Recipe {
+    let BuildConfig {
+        vcpus,
+        memory_mib,
+        disk_mb,
+        internet_access,
+    } = config;
+    recipe
+        .setting("vcpus", Value::plain(Some(vcpus)))
+        .setting("memory_mib", Value::plain(Some(memory_mib)))
+        .setting("disk_mb", Value::plain(*disk_mb))
+        .setting("internet_access", Value::plain(Some(internet_access)))
+}
+
+fn settled(recipe: Recipe, runtime: &Settled) -> Recipe {
+    let Settled {
+        env,
+        user,
+        workdir,
+        start_cmd,
+        readiness,
+    } = runtime;
+    let readiness = readiness.as_ref().map(|readiness| {
+        let json = serde_json::to_string(readiness);
+        json.expect("a probe has string keys and no failing serializer")
+    });
+    let variables = env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    recipe
+        .setting("start command", Value::text_or_absent(start_cmd.as_deref()))
+        .setting("readiness", Value::text_or_absent(readiness.as_deref()))
+        .setting("user", Value::text(user))
+        .setting("working folder", Value::text(workdir))
+        .variables(variables)
+}
+
+fn monitor(recipe: Recipe, identity: &VmmIdentity) -> Recipe {
+    let VmmIdentity {
+        kind,
+        version,
+        accelerator,
+        cpu_model,
+        machine,
+        kernel_digest,
+        agent_digest,
+    } = identity;
+    recipe
+        .setting("VMM", Value::text(kind))
+        .setting("VMM version", Value::text(version))
+        .setting("accelerator", Value::plain(Some(accelerator)))
+        .setting("processor model", Value::text(cpu_model))
+        .setting("machine model", Value::text(machine))
+        .setting("kernel", Value::Digest(*kernel_digest))
+        .setting("guest agent", Value::Digest(*agent_digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::layers::recipe::difference;
+
+    use super::*;
+
+    fn config() -> BuildConfig {
+        BuildConfig {
+            vcpus: 1,
+            memory_mib: 512,
+            disk_mb: None,
+            internet_access: true,
+        }
+    }
+
+    fn resized(change: impl FnOnce(&mut BuildConfig)) -> Recipe {
+        let mut config = config();
+        change(&mut config);
+        machine(Recipe::new(KIND), &config)
+    }
+
+    #[test]
+    fn another_size_is_another_artifact_and_its_difference_names_the_input() {
+        let old = resized(|_| {});
+        let told = |new: &Recipe| difference(&old, new).unwrap();
+        for (new, words) in [
+            (resized(|config| config.vcpus = 2), "vcpus 1 → 2"),
+            (
+                resized(|config| config.memory_mib = 768),
+                "memory_mib 512 → 768",
+            ),
+            (
+                resized(|config| config.disk_mb = Some(4096)),
+                "disk_mb none → 4096",
+            ),
+        ] {
+            assert_eq!(told(&new), words);
+            assert_ne!(new.key(), old.key());
+        }
+    }
+
+    #[test]
+    fn what_a_machine_starts_with_is_told_by_name_and_never_by_value() {
+        let runtime = |change: fn(&mut Settled)| {
+            let mut runtime = Settled {
+                env: BTreeMap::from([("TOKEN".to_owned(), "hush-1".to_owned())]),
+                user: "root".to_owned(),
+                workdir: "/".to_owned(),
+                start_cmd: None,
+                readiness: None,
+            };
+            change(&mut runtime);
+            settled(Recipe::new(KIND), &runtime)
+        };
+        let old = runtime(|_| {});
+        let told = |new: &Recipe| difference(&old, new);
+        assert_eq!(told(&old), None);
+        let changed = runtime(|runtime| drop(runtime.env.insert("TOKEN".into(), "hush-2".into())));
+        assert_eq!(
+            told(&changed).as_deref(),
+            Some("environment variable TOKEN changed")
+        );
+        let stored = serde_json::to_string(&[&old, &changed]).unwrap();
+        assert!(!stored.contains("hush"), "{stored}");
+        let started = runtime(|runtime| runtime.start_cmd = Some("sleep 1".into()));
+        assert_eq!(
+            told(&started).as_deref(),
+            Some("start command none → sleep 1")
+        );
+        let user = runtime(|runtime| runtime.user = "app".into());
+        assert_eq!(told(&user).as_deref(), Some("user root → app"));
     }
 }

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::Digest;
 use domain::build::{
-    BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, Event,
-    LogStream, Phase, StepFinished, StepStarted,
+    CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, Event, LogStream, Phase,
+    StepFinished, StepStarted,
 };
 use domain::definition::{ContextManifest, Source};
 use domain::digest::Hasher;
@@ -15,32 +14,15 @@ use domain::failure::{Failure, FailureReason};
 
 use super::base::Base;
 use super::{Attempt, Interruption, failures};
-use crate::layers::Layer;
 use crate::limits::output::OutputLimits;
 use crate::native::builder::{
-    BuildFailure, NativeBuilder, StepError, StepEvent, StepObserver, StepResources,
+    BuildFailure, Built, NativeBuilder, Purpose, StepError, StepEvent, StepObserver, StepResources,
 };
 use crate::native::container::{OutputStream, StepNetwork};
 use crate::native::key::{Inputs, Plan, PlannedStep};
 use crate::native::step::Action;
 use crate::output::lines::LineAssembler;
 use crate::report::{ReportError, Reporter};
-
-/// Under what the root filesystem of a build is known, and why no earlier one may stand for it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RootfsKey {
-    pub(super) digest: Digest,
-    pub(super) bypass: Option<BypassReason>,
-}
-
-impl From<&Plan> for RootfsKey {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            digest: plan.key,
-            bypass: plan.bypass,
-        }
-    }
-}
 
 impl Attempt<'_> {
     /// What the steps will do, and under which keys; nothing is run.
@@ -94,12 +76,17 @@ impl Attempt<'_> {
         Ok(Some(manifest))
     }
 
-    /// Carries the plan out on top of the base; all layers, bottom first.
-    pub(super) async fn run_steps(
-        &self,
-        base: &Base,
-        plan: Plan,
-    ) -> Result<Vec<Layer>, Interruption> {
+    /// For whom this is built: a team is told what its own builds made, and no other's.
+    pub(super) fn purpose(&self) -> Purpose {
+        let requested = &self.job.requested;
+        Purpose {
+            scope: requested.namespace.to_string(),
+            subject: requested.name.to_string(),
+        }
+    }
+
+    /// Carries the plan out on top of the base.
+    pub(super) async fn run_steps(&self, base: &Base, plan: &Plan) -> Result<Built, Interruption> {
         let layers = self.base_layers(base).await?;
         self.go_on()?;
         let phase = self.reporter.begin(Phase::Step).await?;
@@ -120,17 +107,24 @@ impl Attempt<'_> {
         };
         let mut observer = Observer::new(self.reporter.clone(), services.limits.output);
         let built = builder
-            .build(&plan, layers, resources, &mut observer, &self.stop)
+            .build(
+                plan,
+                layers,
+                &self.purpose(),
+                resources,
+                &mut observer,
+                &self.stop,
+            )
             .await;
-        let layers = match built {
-            Ok(layers) => layers,
+        let built = match built {
+            Ok(built) => built,
             Err(failure) => {
                 observer.end_lines().await?;
                 return Err(interruption(failure));
             }
         };
         self.reporter.end(phase).await?;
-        Ok(layers)
+        Ok(built)
     }
 }
 
@@ -188,11 +182,11 @@ impl StepObserver for Observer {
 
     async fn event(&mut self, step: &PlannedStep, event: StepEvent) -> Result<(), ReportError> {
         let (index, total) = (step.index, step.total);
-        let entry = CacheSubject {
+        let entry = |key| CacheSubject {
             kind: CacheKind::Layer,
             subject: step.title.clone(),
             step_index: Some(index),
-            key: step.key,
+            key,
         };
         let event = match event {
             StepEvent::Started => Event::StepStarted(StepStarted {
@@ -200,18 +194,32 @@ impl StepObserver for Observer {
                 total,
                 name: step.title.clone(),
             }),
-            StepEvent::CacheHit => Event::CacheHit(entry),
-            StepEvent::CacheMissed => Event::CacheMissed(CacheMissed {
-                entry,
-                difference: None,
-            }),
-            StepEvent::CacheBypassed(reason) => {
-                Event::CacheBypassed(CacheBypassed { entry, reason })
+            StepEvent::CommitKnown { wanted, commit } => {
+                let line = format!("Commit {} is what {wanted} has.", commit.as_str());
+                return self.reporter.say(line).await;
             }
-            StepEvent::CacheStored { content_bytes } => {
+            StepEvent::CacheHit { key, waited } => {
+                if let Some(waited) = waited {
+                    let line = format!(
+                        "Waited {} ms for a concurrent build that made this layer.",
+                        waited.as_millis()
+                    );
+                    self.reporter.say(line).await?;
+                }
+                Event::CacheHit(entry(key))
+            }
+            StepEvent::CacheMissed { key, difference } => Event::CacheMissed(CacheMissed {
+                entry: entry(key),
+                difference,
+            }),
+            StepEvent::CacheBypassed { key, reason } => Event::CacheBypassed(CacheBypassed {
+                entry: entry(key),
+                reason,
+            }),
+            StepEvent::CacheStored { key, content_bytes } => {
                 self.end_lines().await?;
                 Event::CacheStored(CacheStored {
-                    entry,
+                    entry: entry(key),
                     bytes: content_bytes,
                 })
             }
@@ -280,6 +288,9 @@ fn step_failure(index: u32, total: u32, title: &str, error: StepError) -> Failur
         StepError::Exited { code, stderr_tail } => {
             (FailureReason::StepFailed, Some(*code), stderr_tail.clone())
         }
+        StepError::Commit {
+            code, stderr_tail, ..
+        } => (FailureReason::StepFailed, *code, stderr_tail.clone()),
         StepError::OutOfMemory {
             code, stderr_tail, ..
         } => (FailureReason::OutOfMemory, *code, stderr_tail.clone()),
@@ -318,6 +329,7 @@ mod tests {
     use super::*;
     use crate::limits::worker::WorkerLimits;
     use crate::native::step::Ambient;
+    use domain::Digest;
     use domain::definition::Step;
 
     fn plan(steps: &[Step]) -> Plan {

@@ -204,7 +204,7 @@ fn cache_missed(time: Timestamp, missed: &CacheMissed, context: &Context) -> Log
     let (level, text) = match &missed.difference {
         Some(difference) => (
             LogLevel::Info,
-            format!("{what} cache miss: {subject} ({difference} changed)"),
+            format!("{what} cache miss: {subject}: {difference}"),
         ),
         None => (LogLevel::Debug, format!("{what} cache miss: {subject}")),
     };

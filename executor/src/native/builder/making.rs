@@ -2,14 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use domain::Digest;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::tree::{Tree, blocking, io};
-use super::{BuildFailure, NativeBuilder, StepError, StepEvent, StepObserver, StepResources};
-use crate::layers::{BuildError, Layer, Provenance, Staging};
+use super::{
+    BuildFailure, NativeBuilder, Purpose, StepError, StepEvent, StepObserver, StepResources,
+};
+use crate::layers::{BuildError, Layer, Place, Provenance, Recipe, Staging};
 use crate::limits::native::NativeLimits;
 use crate::native::container::{ContainerError, ContainerSpec, Exit, OutputSink, OutputStream};
 use crate::native::files::Changer;
+use crate::native::git::Commit;
 use crate::native::key::{Plan, PlannedStep};
 use crate::native::step::{Action, Command};
 use crate::native::tail::Tail;
@@ -33,34 +38,48 @@ pub(super) struct Making<'a> {
     pub(super) plan: &'a Plan,
     pub(super) step: &'a PlannedStep,
     pub(super) beneath: &'a [Layer],
+    pub(super) purpose: &'a Purpose,
     pub(super) resources: StepResources,
     pub(super) cancel: &'a CancellationToken,
+    /// Of a clone: what it is to be of.
+    pub(super) commit: Option<Commit>,
+}
+
+/// A step's layer.
+pub(super) struct Made {
+    pub(super) layer: Layer,
+    /// The exit code of the step's command, if one ran.
+    pub(super) exit_code: Option<i32>,
+    /// Whether the layer was there.
+    pub(super) cached: bool,
 }
 
 impl Making<'_> {
-    /// The step's layer, if it makes one; its exit code, if it ran; whether it was there.
-    pub(super) async fn layer<O: StepObserver>(
-        &self,
-        observer: &mut O,
-    ) -> Result<(Option<Layer>, Option<i32>, bool), BuildFailure<O::Error>> {
-        let step = self.step;
+    /// Stops here if the build was cancelled.
+    pub(super) fn go_on<E: std::error::Error>(&self) -> Result<(), BuildFailure<E>> {
         if self.cancel.is_cancelled() {
             return Err(self.failure(StepError::Cancelled));
         }
-        if step.action == Action::Nothing {
-            return Ok((None, None, false));
-        }
+        Ok(())
+    }
+
+    /// The layer of `recipe`, which is the step's.
+    pub(super) async fn layer<O: StepObserver>(
+        &self,
+        recipe: Recipe,
+        observer: &mut O,
+    ) -> Result<Made, BuildFailure<O::Error>> {
+        self.go_on()?;
+        let (key, began) = (recipe.key(), Instant::now());
         let mut exit_code = None;
         let running = AtomicBool::new(false);
-        let (watcher, code, is_running) = (&mut *observer, &mut exit_code, &running);
+        let (watcher, code, is_running, wanted) =
+            (&mut *observer, &mut exit_code, &running, &recipe);
         let build = move |staging: Staging| async move {
             is_running.store(true, Ordering::Relaxed);
-            let looked = match step.bypass {
-                Some(reason) => StepEvent::CacheBypassed(reason),
-                None => StepEvent::CacheMissed,
-            };
+            let looked = self.looked(key, wanted).await;
             watcher
-                .event(step, looked)
+                .event(self.step, looked)
                 .await
                 .map_err(Unmade::Observer)?;
             *code = self.fill(staging, watcher).await?;
@@ -74,34 +93,60 @@ impl Making<'_> {
                 std::future::pending::<()>().await;
             }
         };
+        let layers = &self.builder.layers;
         let made = tokio::select! {
-            made = self.builder.layers.get_or_build(step.key, build) => made,
+            made = layers.get_or_build(key, build) => made,
             () = given_up => return Err(self.failure(StepError::Cancelled)),
         };
         let (layer, provenance) = made.map_err(|error| match error {
             BuildError::Build(Unmade::Step(source)) => self.failure(source),
             BuildError::Build(Unmade::Observer(error)) => BuildFailure::Observer(error),
             BuildError::Store(source) => BuildFailure::Store {
-                index: step.index,
+                index: self.step.index,
                 source,
             },
         })?;
-        let cached = provenance == Provenance::Hit;
-        let event = if cached {
-            StepEvent::CacheHit
-        } else {
-            StepEvent::CacheStored {
-                content_bytes: layer.content_bytes(),
+        layers.recipes().note(recipe, self.place()).await;
+        let content_bytes = layer.content_bytes();
+        let (event, cached) = match provenance {
+            Provenance::Hit => (StepEvent::CacheHit { key, waited: None }, true),
+            Provenance::Joined => {
+                let event = StepEvent::CacheHit {
+                    key,
+                    waited: Some(began.elapsed()),
+                };
+                (event, true)
             }
+            Provenance::Built => (StepEvent::CacheStored { key, content_bytes }, false),
         };
         observer
-            .event(step, event)
+            .event(self.step, event)
             .await
             .map_err(BuildFailure::Observer)?;
-        Ok((Some(layer), exit_code, cached))
+        Ok(Made {
+            layer,
+            exit_code,
+            cached,
+        })
     }
 
-    fn failure<E: std::error::Error>(&self, source: StepError) -> BuildFailure<E> {
+    /// What is told when the layer was not there.
+    async fn looked(&self, key: Digest, wanted: &Recipe) -> StepEvent {
+        if let Some(reason) = self.step.bypass {
+            return StepEvent::CacheBypassed { key, reason };
+        }
+        let recipes = self.builder.layers.recipes();
+        let difference = recipes
+            .explain(wanted.clone(), self.place(), Vec::new())
+            .await;
+        StepEvent::CacheMissed { key, difference }
+    }
+
+    fn place(&self) -> Place {
+        self.purpose.place(Some(self.step.index))
+    }
+
+    pub(super) fn failure<E: std::error::Error>(&self, source: StepError) -> BuildFailure<E> {
         let (index, total, title) = (self.step.index, self.step.total, self.step.title.clone());
         BuildFailure::Step {
             index,
@@ -136,6 +181,12 @@ impl Making<'_> {
         match &self.step.action {
             Action::Nothing | Action::Change(_) => Ok(None),
             Action::Run(command) => self.run(command, tree, observer).await.map(Some),
+            Action::Clone(clone) => {
+                let commit = self.commit.as_ref();
+                let commit = commit.expect("a clone is not made before its commit is known");
+                let command = clone.clone_of(commit);
+                self.run(&command, tree, observer).await.map(Some)
+            }
         }
     }
 
@@ -189,7 +240,7 @@ impl Making<'_> {
         self.judge(exit, output.tail, &limits).map_err(Unmade::Step)
     }
 
-    fn spec(&self, command: &Command, tree: &Tree) -> ContainerSpec {
+    pub(super) fn spec(&self, command: &Command, tree: &Tree) -> ContainerSpec {
         let ambient = &self.step.ambient;
         let mut env = ambient.env.clone();
         for (name, value) in &command.defaults {
@@ -234,7 +285,7 @@ impl Making<'_> {
 }
 
 /// What is the step's fault, and what is the container's.
-fn container_error(error: ContainerError) -> StepError {
+pub(super) fn container_error(error: ContainerError) -> StepError {
     match error {
         ContainerError::User { user, source } => StepError::User { user, source },
         ContainerError::NotStarted(message) => StepError::NotStarted(message),

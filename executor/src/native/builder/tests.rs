@@ -1,5 +1,7 @@
 //! Whole builds on a small base: real layers, real containers.
 
+mod git;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::limits::layers::LayerLimits;
 use crate::native::container::StepNetwork;
 use crate::native::key::Inputs;
 use crate::native::step::Ambient;
-use crate::native::testkit::{Kit, eventually, fill_small_root};
+use crate::native::testkit::{Kit, eventually, fill_small_root, install_git};
 
 /// Everything that was observed, one line each.
 #[derive(Default)]
@@ -28,9 +30,13 @@ impl StepObserver for Story {
     async fn event(&mut self, step: &PlannedStep, event: StepEvent) -> Result<(), Infallible> {
         let what = match event {
             StepEvent::Started => "started".to_owned(),
-            StepEvent::CacheHit => "hit".to_owned(),
-            StepEvent::CacheMissed => "missed".to_owned(),
-            StepEvent::CacheBypassed(reason) => format!("bypassed {reason:?}"),
+            StepEvent::CommitKnown { wanted, .. } => format!("knows {wanted}"),
+            StepEvent::CacheHit { waited: None, .. } => "hit".to_owned(),
+            StepEvent::CacheHit { .. } => "hit after waiting".to_owned(),
+            StepEvent::CacheMissed { difference, .. } => {
+                difference.map_or_else(|| "missed".to_owned(), |told| format!("missed: {told}"))
+            }
+            StepEvent::CacheBypassed { reason, .. } => format!("bypassed {reason:?}"),
             StepEvent::CacheStored { .. } => "stored".to_owned(),
             StepEvent::Finished {
                 exit_code, cached, ..
@@ -60,6 +66,8 @@ struct Site {
     folder: tempfile::TempDir,
     builder: NativeBuilder,
     base: Layer,
+    network: StepNetwork,
+    build_variable: &'static str,
 }
 
 const CONTENT: &str = "print('hello')\n";
@@ -73,6 +81,7 @@ impl Site {
         std::fs::write(at("blob"), CONTENT).unwrap();
         let fill = |staging: crate::layers::Staging| async move {
             fill_small_root(staging.path()).await;
+            install_git(staging.path()).await;
             Ok::<_, Infallible>(())
         };
         let (base, _) = layers
@@ -91,6 +100,8 @@ impl Site {
             folder,
             builder,
             base,
+            network: StepNetwork::None,
+            build_variable: "yes",
         }
     }
 
@@ -106,7 +117,7 @@ impl Site {
         };
         let context = ContextManifest::new(vec![entry]).unwrap();
         let ambient = Ambient {
-            env: BTreeMap::from([("BUILD".to_owned(), "yes".to_owned())]),
+            env: BTreeMap::from([("BUILD".to_owned(), self.build_variable.to_owned())]),
             user: "root".to_owned(),
             workdir: "/".to_owned(),
         };
@@ -115,7 +126,7 @@ impl Site {
             steps,
             ambient,
             context: Some(&context),
-            network: StepNetwork::None,
+            network: self.network,
             skip_cache: false,
             nonce: Digest::of(b"this build"),
         })
@@ -130,9 +141,15 @@ impl Site {
         let base = vec![self.base.clone()];
         let built = self
             .builder
-            .build(&plan, base, resources, &mut story, &cancel)
+            .build(&plan, base, &purpose(), resources, &mut story, &cancel)
             .await;
-        (built, story)
+        (built.map(|built| built.layers), story)
+    }
+
+    /// The key of the last step's layer.
+    fn last_key(&self, steps: &[Step]) -> Digest {
+        let (recipes, _) = self.plan(steps).recipes().unwrap();
+        recipes.last().unwrap().key()
     }
 
     /// Runs `look` on the merged files of `layers`.
@@ -150,6 +167,13 @@ impl Site {
             0
         );
         self.kit.assert_nothing_is_left("no-process-has-this");
+    }
+}
+
+fn purpose() -> Purpose {
+    Purpose {
+        scope: "team".to_owned(),
+        subject: "app".to_owned(),
     }
 }
 
@@ -332,7 +356,7 @@ async fn a_failed_step_says_why_and_leaves_nothing() {
     site.assert_nothing_is_left();
 
     let look = run("test ! -e /trace && cat /kept");
-    let (built, story) = site.build(&[before, look]).await;
+    let (built, story) = site.build(&[before.clone(), look]).await;
     built.unwrap();
     assert_eq!(
         (story.lines[1].as_str(), story.output.as_str()),
@@ -341,7 +365,7 @@ async fn a_failed_step_says_why_and_leaves_nothing() {
     assert!(
         site.builder
             .layers
-            .get(&site.plan(&[run("x"), failing]).key)
+            .get(&site.last_key(&[before, failing]))
             .is_none()
     );
 }
@@ -405,7 +429,7 @@ async fn a_cancelled_build_ends_also_while_it_waits_for_another() {
         let task = tokio::spawn(async move {
             let mut story = Story::default();
             let built = builder
-                .build(&plan, base, resources(), &mut story, &cancel)
+                .build(&plan, base, &purpose(), resources(), &mut story, &cancel)
                 .await;
             (built, story)
         });
@@ -457,4 +481,96 @@ async fn mounts_that_a_crash_left_are_taken_away() {
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
     assert!(site.base.path().join("etc/passwd").exists());
     assert_eq!(unmount_left(&dir.join("none")).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn every_miss_is_told_why() {
+    let mut site = Site::new().await;
+    let steps = |second: &str| [run("echo 1 > /one"), run(second), run("echo 3 > /three")];
+    let misses = async |site: &Site, steps: &[Step]| -> Vec<String> {
+        let (built, story) = site.build(steps).await;
+        built.unwrap();
+        let lines = story.lines.into_iter();
+        lines.filter(|line| line.contains("missed")).collect()
+    };
+    assert_eq!(
+        misses(&site, &steps("echo 2 > /two")).await,
+        ["1/3 missed", "2/3 missed", "3/3 missed"]
+    );
+    let why = "step text changed (was `RUN echo 2 > /two`)";
+    assert_eq!(
+        misses(&site, &steps("echo two > /two")).await,
+        [
+            format!("2/3 missed: {why}"),
+            format!("3/3 missed: before it, RUN echo two > /two: {why}"),
+        ]
+    );
+    site.build_variable = "no";
+    let first = "environment variable BUILD changed";
+    let told = misses(&site, &steps("echo two > /two")).await;
+    assert_eq!(told[0], format!("1/3 missed: {first}"));
+    assert_eq!(
+        told[1],
+        format!("2/3 missed: before it, RUN echo 1 > /one: {first}")
+    );
+    site.builder.layers.evict_to(0).await.unwrap();
+    let told = misses(&site, &steps("echo two > /two")).await;
+    assert_eq!(told[0], "1/3 missed: evicted since it was last made");
+}
+
+#[tokio::test]
+async fn of_concurrent_builds_one_runs_a_step_and_the_others_wait_for_it() {
+    let site = Site::new().await;
+    let steps = [run(
+        "for i in $(seq 1 600); do test -e /go && break; sleep 0.1; done; echo ran",
+    )];
+    let (plan, key) = (site.plan(&steps), site.last_key(&steps));
+    let builds: [_; 2] = std::array::from_fn(|_| {
+        let (plan, base) = (plan.clone(), vec![site.base.clone()]);
+        let builder = NativeBuilder {
+            containers: site.builder.containers.clone(),
+            layers: site.builder.layers.clone(),
+            blobs: Arc::clone(&site.builder.blobs),
+            mounts_dir: site.builder.mounts_dir.clone(),
+        };
+        tokio::spawn(async move {
+            let (mut story, cancel) = (Story::default(), CancellationToken::new());
+            let built = builder
+                .build(&plan, base, &purpose(), resources(), &mut story, &cancel)
+                .await;
+            built.unwrap();
+            story
+        })
+    });
+    eventually("two builds at the same step", || {
+        site.builder.layers.flight_count(&key) == 2
+    })
+    .await;
+    eventually("the step's files", || {
+        let mounts = std::fs::read_dir(&site.builder.mounts_dir).unwrap();
+        let mut roots = mounts.map(|entry| entry.unwrap().path());
+        roots.any(|root| {
+            root.join("etc/passwd").exists() && std::fs::write(root.join("go"), "").is_ok()
+        })
+    })
+    .await;
+    let mut stories = Vec::new();
+    for build in builds {
+        stories.push(build.await.unwrap());
+    }
+    stories.sort_by_key(|story| story.output.len());
+    let [waited, ran] = &stories[..] else {
+        panic!("{} stories", stories.len())
+    };
+    assert_eq!(
+        waited.lines,
+        [
+            "1/1 started",
+            "1/1 hit after waiting",
+            "1/1 finished None true"
+        ]
+    );
+    assert_eq!((waited.output.as_str(), ran.output.as_str()), ("", "ran\n"));
+    assert!(ran.lines.contains(&"1/1 stored".to_owned()));
+    site.assert_nothing_is_left();
 }

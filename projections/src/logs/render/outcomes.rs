@@ -30,8 +30,8 @@ fn cache_entries_say_which_cache_did_what_and_why() {
         BuildEvent::CacheHit(artifact.clone()),
         BuildEvent::CacheHit(layer(1, "RUN a")),
         BuildEvent::CacheMissed(CacheMissed {
-            entry: layer(2, "RUN b"),
-            difference: Some("command".into()),
+            entry: layer(2, "COPY src /app"),
+            difference: Some("src/a.py changed (sha256 1a2b3c4d… → 5e6f7a8b…)".into()),
         }),
         BuildEvent::CacheMissed(CacheMissed {
             entry: artifact.clone(),
@@ -55,7 +55,7 @@ fn cache_entries_say_which_cache_did_what_and_why() {
             Info,
             Miss,
             missing,
-            "Layer cache miss: RUN b (command changed)",
+            "Layer cache miss: COPY src /app: src/a.py changed (sha256 1a2b3c4d… → 5e6f7a8b…)",
         ),
         (Debug, Miss, missing, "Artifact cache miss: my-app"),
         (
