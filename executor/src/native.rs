@@ -11,8 +11,10 @@ mod bundle;
 mod cgroup;
 pub mod container;
 pub mod context;
+pub mod disk;
 pub mod files;
 pub mod git;
+pub mod identity;
 pub mod key;
 mod mountpoints;
 pub mod network;
@@ -20,6 +22,7 @@ mod oci_spec;
 mod running;
 mod seccomp;
 pub mod step;
+pub mod step_root;
 mod supervisor;
 mod tail;
 pub mod view;
@@ -29,6 +32,8 @@ pub use network::{FilteredNetwork, NetworkError};
 
 #[cfg(test)]
 mod container_tests;
+#[cfg(test)]
+mod isolation_tests;
 #[cfg(test)]
 mod network_tests;
 #[cfg(test)]

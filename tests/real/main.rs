@@ -13,11 +13,12 @@ mod steps;
 mod private_images;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
     "context.py",
+    "isolation.py",
     "logs.py",
     "step_failures.py",
     "steps.py",

@@ -90,7 +90,11 @@ impl Place {
             .local_addr()
             .expect("a bound socket has an address")
             .port();
-        let mut config = format!("[registry]\nmirrors_only = true\n{registry_settings}\n");
+        // Bounds of steps that a scenario can reach and that no honest one comes near.
+        let mut config = format!(
+            "[executor]\nstep_disk_mb_max = 1024\nstep_processes_max = 512\n\n\
+             [registry]\nmirrors_only = true\n{registry_settings}\n"
+        );
         let registry = setting("NULLSPACE_TEST_REGISTRY");
         let _ = writeln!(
             config,

@@ -22,6 +22,16 @@ pub struct Executor {
     pub vcpus_max: u32,
     /// How long one step may take, in seconds.
     pub step_timeout_secs: u64,
+    /// Whether steps run as users of their own, in a user namespace. Without it their root is the host's
+    /// root, held back by filters alone: for hosts whose filesystem has no idmapped mounts.
+    pub step_user_namespace: bool,
+    /// The host's number of a step's user 0; its other users follow. 268 304 384 numbers from here on
+    /// must be nobody's.
+    pub step_first_user_id: u32,
+    /// How much one step may write to disk, in MiB.
+    pub step_disk_mb_max: u64,
+    /// How many processes and threads one step may have at once.
+    pub step_processes_max: u32,
     /// How long one attempt of a build may take, in seconds.
     pub build_timeout_secs: u64,
     /// How much the layer cache may hold, in MiB; the least recently used layers go beyond.
@@ -38,6 +48,10 @@ impl Default for Executor {
             memory_mib_max: 8192,
             vcpus_max: 8,
             step_timeout_secs: 3600,
+            step_user_namespace: true,
+            step_first_user_id: 0x7000_0000,
+            step_disk_mb_max: 20_480,
+            step_processes_max: 4096,
             build_timeout_secs: 7200,
             layer_cache_mb_max: 20_480,
         }
@@ -55,6 +69,22 @@ impl Executor {
         }
         if self.max_attempts == 0 {
             return range("executor.max_attempts", "must be at least 1".to_owned());
+        }
+        // Numbers up to here are people, services and their sub-users on one host or another.
+        if !(0x1_0000..=0xf000_0000).contains(&self.step_first_user_id) {
+            return range(
+                "executor.step_first_user_id",
+                "must be from 65536 to 4026531840".to_owned(),
+            );
+        }
+        if self.step_disk_mb_max == 0 {
+            return range("executor.step_disk_mb_max", "must be at least 1".to_owned());
+        }
+        if self.step_processes_max < 16 {
+            return range(
+                "executor.step_processes_max",
+                "must be at least 16".to_owned(),
+            );
         }
         if self.memory_mib_min > self.memory_mib_max {
             return range(

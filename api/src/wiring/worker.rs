@@ -7,6 +7,7 @@ use std::sync::Arc;
 use executor::image::{Mirror, RegistryConfig};
 use executor::limits::Limits;
 use executor::native::container::{BindFile, NetworkAccess};
+use executor::native::identity::IdRange;
 use executor::native::network::NetworkPolicy;
 use executor::services::{OpenError, Services, Settings, Shared};
 use executor::vmm::{AcceleratorChoice, VmmConfig};
@@ -77,6 +78,16 @@ pub(super) fn limits(config: &Config) -> Limits {
     limits.worker.concurrent_builds_max = executor.concurrent_builds;
     limits.worker.build_seconds_max = executor.build_timeout_secs;
     limits.worker.step_seconds_max = executor.step_timeout_secs;
+    limits.native.pids_max = executor.step_processes_max;
+    limits.native.disk_bytes_max = executor.step_disk_mb_max.saturating_mul(BYTES_PER_MIB);
+    let ids = limits
+        .native
+        .step_ids
+        .filter(|_| executor.step_user_namespace);
+    limits.native.step_ids = ids.map(|ids| IdRange {
+        first: executor.step_first_user_id,
+        ..ids
+    });
     limits.worker.layer_bytes_max = executor.layer_cache_mb_max.saturating_mul(BYTES_PER_MIB);
     limits
 }

@@ -109,21 +109,8 @@ impl OverlayMount {
         work: &Path,
         target: &Path,
     ) -> Result<Self, OverlayError> {
-        check(layers, target)?;
-        let visible = visible(layers, target)?;
-        if let Some(nearest) = visible.first() {
-            inherit_root(nearest.path(), upper)
-                .map_err(failed("prepare the upper folder", target))?;
-        }
-        let context = open("overlay", target)?;
-        for layer in &visible {
-            set(&context, "lowerdir+", layer.path(), target)?;
-        }
-        if visible.is_empty() {
-            set(&context, "lowerdir+", target, target)?;
-        }
-        set(&context, "upperdir", upper, target)?;
-        set(&context, "workdir", work, target)?;
+        let visible = prepare(layers, upper, target)?;
+        let context = configure(&visible, upper, work, target)?;
         attach(context, MountAttrFlags::MOUNT_ATTR_NODEV, layers, target)
     }
 
@@ -154,6 +141,56 @@ impl Drop for OverlayMount {
             tracing::warn!(path = %self.target.display(), %error, "layers stay mounted");
         }
     }
+}
+
+/// Merges `layers`, bottom first, with changes going to `upper`, and mounts the tree nowhere: it lives
+/// as long as the descriptor, or as what it is given a place in.
+///
+/// `empty` is an empty folder, `work` one on the filesystem of `upper`. `become_owner` makes the caller
+/// the one in whose name the kernel works on the layers; it is called when the rest is ready. Blocking.
+pub(crate) fn detached(
+    layers: &[Layer],
+    upper: &Path,
+    work: &Path,
+    empty: &Path,
+    become_owner: impl FnOnce() -> std::io::Result<()>,
+) -> Result<OwnedFd, OverlayError> {
+    let visible = prepare(layers, upper, empty)?;
+    become_owner().map_err(failed("become the owner of the layers", upper))?;
+    let context = configure(&visible, upper, work, empty)?;
+    create(&context, MountAttrFlags::MOUNT_ATTR_NODEV, upper)
+}
+
+/// The layers that show, and an upper folder that is ready to be written to.
+fn prepare<'a>(
+    layers: &'a [Layer],
+    upper: &Path,
+    target: &Path,
+) -> Result<Vec<&'a Layer>, OverlayError> {
+    check(layers, target)?;
+    let visible = visible(layers, target)?;
+    if let Some(nearest) = visible.first() {
+        inherit_root(nearest.path(), upper).map_err(failed("prepare the upper folder", target))?;
+    }
+    Ok(visible)
+}
+
+fn configure(
+    visible: &[&Layer],
+    upper: &Path,
+    work: &Path,
+    empty: &Path,
+) -> Result<OwnedFd, OverlayError> {
+    let context = open("overlay", empty)?;
+    for layer in visible {
+        set(&context, "lowerdir+", layer.path(), empty)?;
+    }
+    if visible.is_empty() {
+        set(&context, "lowerdir+", empty, empty)?;
+    }
+    set(&context, "upperdir", upper, empty)?;
+    set(&context, "workdir", work, empty)?;
+    Ok(context)
 }
 
 fn check(layers: &[Layer], target: &Path) -> Result<(), OverlayError> {
@@ -228,10 +265,7 @@ fn attach(
         fsconfig_set_flag(&context, "ro")
             .map_err(|error| configured("configure the layers", &context, target, error))?;
     }
-    fsconfig_create(&context)
-        .map_err(|error| configured("merge the layers", &context, target, error))?;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .map_err(|error| configured("mount the layers", &context, target, error))?;
+    let mount = create(&context, attributes, target)?;
     let to = rustix::fs::openat(
         CWD,
         target,
@@ -247,6 +281,18 @@ fn attach(
         mounted: true,
         _layers: layers.to_vec(),
     })
+}
+
+/// Makes the filesystem that `context` describes.
+fn create(
+    context: &OwnedFd,
+    attributes: MountAttrFlags,
+    target: &Path,
+) -> Result<OwnedFd, OverlayError> {
+    fsconfig_create(context)
+        .map_err(|error| configured("merge the layers", context, target, error))?;
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(|error| configured("mount the layers", context, target, error))
 }
 
 fn failed(

@@ -2,11 +2,27 @@
 
 use std::time::Duration;
 
+use crate::native::identity::IdRange;
+
 /// Bounds of step containers and of the file operations of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NativeLimits {
     /// Processes and threads of one step at once.
     pub pids_max: u32,
+    /// The host's users that stand for those of a step; none runs steps as the host's own users.
+    pub step_ids: Option<IdRange>,
+    /// What one step may write to disk, in bytes.
+    pub disk_bytes_max: u64,
+    /// How many files and folders one step may make.
+    pub disk_files_max: u64,
+    /// The space of the layers' filesystem that steps leave free, in bytes.
+    pub disk_free_bytes_min: u64,
+    /// The files of the layers' filesystem that steps leave free.
+    pub disk_free_files_min: u64,
+    /// The pause between two looks at the free space.
+    pub disk_look_interval: Duration,
+    /// The least time between two counts of what a step has written.
+    pub disk_count_interval: Duration,
     /// Size of a step's `/dev/shm`, in bytes.
     pub shm_bytes_max: u64,
     /// The most that is read at once from an output stream of a step, in bytes.
@@ -37,6 +53,18 @@ impl Default for NativeLimits {
     fn default() -> Self {
         Self {
             pids_max: 4096,
+            // Numbers that no distribution gives to users, services or their sub-users, and enough of
+            // them for images whose users have large numbers.
+            step_ids: Some(IdRange {
+                first: 0x7000_0000,
+                count: 0x0ffe_0000,
+            }),
+            disk_bytes_max: 20 * 1024 * 1024 * 1024,
+            disk_files_max: 4_000_000,
+            disk_free_bytes_min: 1024 * 1024 * 1024,
+            disk_free_files_min: 10_000,
+            disk_look_interval: Duration::from_millis(50),
+            disk_count_interval: Duration::from_millis(500),
             shm_bytes_max: 64 * 1024 * 1024,
             read_bytes: 64 * 1024,
             stderr_tail_bytes: 8 * 1024,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::AccountError;
 use super::container::{ContainerError, Containers, OutputStream};
 use super::context::OpenBlob;
+use super::disk::DiskFull;
 use super::files::FileError;
 use super::git::{Commit, Wanted};
 use super::key::{Chain, Plan, PlannedStep};
@@ -129,6 +130,29 @@ pub enum StepError {
         memory_mib: u32,
         /// The exit code.
         code: Option<i32>,
+        /// The last lines of its standard error.
+        stderr_tail: Vec<String>,
+    },
+    /// Its command wrote more than it may, or the host has no space left for it.
+    #[error("{full}")]
+    DiskFull {
+        /// What is full.
+        full: DiskFull,
+        /// The exit code; none if it was killed.
+        code: Option<i32>,
+        /// The last lines of its standard error.
+        stderr_tail: Vec<String>,
+    },
+    /// Its command failed after it had as many processes as it may.
+    #[error(
+        "the command exited with code {code} after it had reached the {pids_max} processes that a \
+         step may have at once"
+    )]
+    OutOfProcesses {
+        /// The bound.
+        pids_max: u32,
+        /// The exit code.
+        code: i32,
         /// The last lines of its standard error.
         stderr_tail: Vec<String>,
     },

@@ -5,23 +5,37 @@ use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::account::Account;
-use super::cgroup::Cgroups;
+use super::cgroup::{self, Cgroups};
 use super::container::{
     BindFile, ContainerError, ContainerSpec, ContainersConfig, Exit, StepNetwork,
 };
+use super::identity::StepIds;
 use super::mountpoints::MountPoints;
 use super::network::FilteredNetwork;
 use super::oci_spec::{self, Bind};
 use super::running::Ended;
-use super::view::View;
+use super::step_root::StepRoot;
+use super::view::{Ownership, View};
 use crate::limits::native::NativeLimits;
 
-/// Where a version 1 host counts swap, if it does.
-const SWAP_COUNTER: &str = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes";
+/// What all containers of a service have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'a> {
+    /// The service's configuration.
+    pub(super) config: &'a Arc<ContainersConfig>,
+    /// What names of control groups begin with.
+    pub(super) prefix: &'a str,
+    /// Where the runtime finds the root filesystem.
+    pub(super) place: &'a Arc<Path>,
+    /// The last hand on the runtime's configuration.
+    pub(super) finish: fn(Value) -> Value,
+}
 
 /// A container's files on the host. Must be [cleaned](Bundle::clean).
 #[derive(Debug)]
@@ -30,6 +44,7 @@ pub(super) struct Bundle {
     folder: PathBuf,
     runtime_root: PathBuf,
     limits: NativeLimits,
+    root: StepRoot,
     view: Option<View>,
     mount_points: Option<MountPoints>,
     cgroups: Cgroups,
@@ -48,30 +63,40 @@ impl Bundle {
 
     /// Writes what the runtime needs, and makes the places to mount on in the root filesystem.
     pub(super) async fn write(
-        config: &ContainersConfig,
-        prefix: &str,
+        setting: Setting<'_>,
         spec: &ContainerSpec,
         network: Option<&FilteredNetwork>,
     ) -> Result<Self, ContainerError> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random)
             .map_err(|error| files("name", "folder", io::Error::other(error)))?;
-        let id = format!("{prefix}{:016x}", u64::from_le_bytes(random));
+        let id = format!("{}{:016x}", setting.prefix, u64::from_le_bytes(random));
         let name_server = network.map(FilteredNetwork::name_server);
-        let (config, spec) = (config.clone(), spec.clone());
-        tokio::task::spawn_blocking(move || Self::write_blocking(id, &config, &spec, name_server))
+        let (config, place) = (Arc::clone(setting.config), Arc::clone(setting.place));
+        let (spec, finish) = (spec.clone(), setting.finish);
+        let write = move || {
+            let setting = Setting {
+                config: &config,
+                prefix: "",
+                place: &place,
+                finish,
+            };
+            Self::write_blocking(id, setting, &spec, name_server)
+        };
+        tokio::task::spawn_blocking(write)
             .await
             .map_err(|error| files("make", "files", io::Error::other(error)))?
     }
 
     fn write_blocking(
         id: String,
-        config: &ContainersConfig,
+        setting: Setting<'_>,
         spec: &ContainerSpec,
         name_server: Option<Ipv4Addr>,
     ) -> Result<Self, ContainerError> {
-        let view =
-            View::open(&spec.rootfs).map_err(|error| files("open", "root filesystem", error))?;
+        let config = setting.config;
+        let view = View::open(&spec.rootfs.path())
+            .map_err(|error| files("open", "root filesystem", error))?;
         let account = Account::find(&view, &spec.user, config.limits.account_file_bytes_max)
             .map_err(|source| ContainerError::User {
                 user: spec.user.clone(),
@@ -82,12 +107,13 @@ impl Bundle {
             cgroups: Cgroups::named(&id),
             runtime_root: Self::runtime_dir(&config.state_dir),
             limits: config.limits,
+            root: spec.rootfs.clone(),
             view: None,
             mount_points: None,
             folder,
             id,
         };
-        let written = this.fill(config, spec, name_server, &account, &view);
+        let written = this.fill(setting, spec, name_server, &account, &view);
         this.view = Some(view);
         match written {
             Ok(()) => Ok(this),
@@ -101,13 +127,13 @@ impl Bundle {
 
     fn fill(
         &mut self,
-        config: &ContainersConfig,
+        setting: Setting<'_>,
         spec: &ContainerSpec,
         name_server: Option<Ipv4Addr>,
         account: &Account,
         view: &View,
     ) -> Result<(), ContainerError> {
-        let make = |error| files("make", "files", error);
+        let (config, make) = (setting.config, |error| files("make", "files", error));
         std::fs::create_dir_all(&self.folder).map_err(make)?;
         std::fs::create_dir_all(&self.runtime_root).map_err(make)?;
         let mut binds = vec![
@@ -127,25 +153,31 @@ impl Bundle {
         env.extend(spec.env.clone());
         let dirs = oci_spec::MOUNTED_DIRS.iter().map(Path::new);
         let targets = binds.iter().map(|bind| Path::new(&bind.target));
-        let points = MountPoints::prepare(view, dirs, targets)
+        let ids = self.root.ids();
+        let owner = ids.map_or(Ownership::ROOT, StepIds::root);
+        let points = self
+            .root
+            .as_owner(|| MountPoints::prepare(view, owner, dirs, targets))
             .map_err(|error| files("make", "mount points", error))?;
         self.mount_points = Some(points);
-        let netns = self.netns();
+        let (netns, sys) = (self.netns(), self.sys());
         let container = oci_spec::Container {
-            rootfs: &spec.rootfs,
+            rootfs: setting.place,
             argv: &spec.argv,
             env,
             account,
             workdir: &spec.workdir,
-            network: (spec.network == StepNetwork::Internet).then_some(netns.as_path()),
+            network: (spec.network == StepNetwork::Internet).then_some((&netns, &sys)),
+            ids: ids.map(StepIds::range),
             binds,
             cgroup: &self.id,
             memory_mib: spec.memory_mib,
             vcpus: spec.vcpus,
-            swap_counted: Path::new(SWAP_COUNTER).exists(),
+            swap_counted: cgroup::counts_swap(),
             limits: &self.limits,
         };
-        let json = serde_json::to_vec(&container.to_json()).map_err(|error| make(error.into()))?;
+        let json = (setting.finish)(container.to_json());
+        let json = serde_json::to_vec(&json).map_err(|error| make(error.into()))?;
         std::fs::write(self.folder.join("config.json"), json).map_err(make)
     }
 
@@ -161,6 +193,16 @@ impl Bundle {
     /// Where the supervisor binds the network namespace for the runtime to find.
     pub(super) fn netns(&self) -> PathBuf {
         self.folder.join("netns")
+    }
+
+    /// Where the supervisor mounts the network's `/sys`.
+    pub(super) fn sys(&self) -> PathBuf {
+        self.folder.join("sys")
+    }
+
+    /// The container's control groups.
+    pub(super) const fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
     }
 
     fn log(&self) -> PathBuf {
@@ -194,42 +236,41 @@ impl Bundle {
         let (cgroups, bytes_max) = (self.cgroups.clone(), self.limits.runtime_log_bytes_max);
         let looked = tokio::task::spawn_blocking(move || {
             let kills = cgroups.oom_kills()?;
+            let refusals = cgroups.processes_refused()?;
             let message = match runtime_error(&log, bytes_max)? {
                 None if !state.exists() => Some("the runtime ended without a word".to_owned()),
                 message => message,
             };
-            Ok::<_, io::Error>((kills, message))
+            Ok::<_, io::Error>((kills, refusals, message))
         });
-        let (kills, message) = looked
+        let (kills, refusals, message) = looked
             .await
             .map_err(io::Error::other)
             .and_then(|looked| looked)
             .map_err(|error| files("read", "state", error))?;
-        if ended.timed_out || ended.cancelled {
-            let (timed_out, cancelled) = (ended.timed_out, ended.cancelled);
-            return Ok(Exit {
-                code: None,
-                signal: None,
-                out_of_memory: false,
-                timed_out,
-                cancelled,
-            });
+        let mut exit = Exit {
+            code: None,
+            signal: None,
+            out_of_memory: false,
+            out_of_processes: false,
+            disk_full: ended.disk_full,
+            timed_out: ended.timed_out,
+            cancelled: ended.cancelled,
+        };
+        if ended.killed {
+            return Ok(exit);
         }
         let code = ended.code.ok_or(ContainerError::SupervisorLost)?;
         if let Some(message) = message {
             return Err(ContainerError::NotStarted(message));
         }
-        let signal = code
+        exit.code = Some(code);
+        exit.signal = code
             .checked_sub(128)
             .filter(|signal| (1..=64).contains(signal));
-        let out_of_memory = kills > 0 && code != 0;
-        Ok(Exit {
-            code: Some(code),
-            signal,
-            out_of_memory,
-            timed_out: false,
-            cancelled: false,
-        })
+        exit.out_of_memory = kills > 0 && code != 0;
+        exit.out_of_processes = refusals > 0 && code != 0;
+        Ok(exit)
     }
 
     /// Takes everything away: control groups, runtime state, bundle, mount points.
@@ -248,7 +289,7 @@ impl Bundle {
 
     fn remove_files(&mut self) -> io::Result<()> {
         let points = match (self.mount_points.take(), &self.view) {
-            (Some(points), Some(view)) => points.clean(view),
+            (Some(points), Some(view)) => self.root.as_owner(|| points.clean(view)),
             _ => Ok(()),
         };
         for dir in [&self.folder, &self.runtime_root.join(&self.id)] {
@@ -272,6 +313,7 @@ impl Drop for Bundle {
         };
         let (cgroups, limits) = (self.cgroups.clone(), self.limits);
         let (folder, state) = (self.folder.clone(), self.runtime_root.join(&self.id));
+        let root = self.root.clone();
         let _detached = runtime.spawn(async move {
             let removed = cgroups.remove(limits.kill_wait, limits.poll_interval).await;
             if let Err(error) = removed {
@@ -281,6 +323,8 @@ impl Drop for Bundle {
                 // The next start takes away what stays.
                 let _left = tokio::fs::remove_dir_all(dir).await;
             }
+            // The last hold on the files: letting them go may block.
+            drop(tokio::task::spawn_blocking(move || drop(root)));
         });
     }
 }

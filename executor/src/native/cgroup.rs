@@ -54,17 +54,30 @@ impl Cgroups {
     /// # Errors
     /// A counter cannot be read.
     pub(super) fn oom_kills(&self) -> io::Result<u64> {
-        let mut kills = 0;
+        self.sum(&["memory.oom_control", "memory.events"], "oom_kill")
+    }
+
+    /// How many processes the kernel refused because the group had as many as it may.
+    ///
+    /// # Errors
+    /// A counter cannot be read.
+    pub(super) fn processes_refused(&self) -> io::Result<u64> {
+        self.sum(&["pids.events"], "max")
+    }
+
+    /// The sum of a counter over `files` of these groups, of which each tree has some.
+    fn sum(&self, files: &[&str], name: &str) -> io::Result<u64> {
+        let mut sum = 0;
         for folder in self.folders()? {
-            for file in ["memory.oom_control", "memory.events"] {
+            for file in files {
                 match std::fs::read_to_string(folder.join(file)) {
-                    Ok(text) => kills += counter(&text, "oom_kill"),
+                    Ok(text) => sum += counter(&text, name),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(kills)
+        Ok(sum)
     }
 
     /// The processes in these groups, also in groups below them.
@@ -132,6 +145,20 @@ impl Cgroups {
         }
         Ok(done)
     }
+}
+
+/// Whether the host counts swap, so that a limit on memory can include it.
+pub(super) fn counts_swap() -> bool {
+    let mount = Path::new(MOUNT);
+    if mount.join("memory/memory.memsw.limit_in_bytes").exists() {
+        return true;
+    }
+    // Version 2 has the file in every group but the root.
+    mount.join("cgroup.controllers").exists()
+        && std::fs::read_dir(mount).is_ok_and(|mut groups| {
+            groups
+                .any(|group| group.is_ok_and(|group| group.path().join("memory.swap.max").exists()))
+        })
 }
 
 /// The root of each tree.

@@ -4,7 +4,7 @@
 //!
 //! | what | goes when |
 //! |---|---|
-//! | processes, their mounts | the step's supervisor ends, for whatever reason, also when the service dies |
+//! | processes, their mounts (the root filesystem is one) | the step's supervisor ends, for whatever reason, also when the service dies |
 //! | network | [`FilteredNetwork`] is dropped, also when the service dies |
 //! | control groups, runtime state, bundle folder | `run` ends, or [`Containers::recover`] at the next start |
 
@@ -14,14 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::account::AccountError;
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Setting};
 use super::cgroup::Cgroups;
+use super::disk::{DiskFull, DiskWatch};
+use super::identity::{IdRange, StepIds};
 use super::network::{FilteredNetwork, NetworkError, NetworkPolicy};
 use super::running::{self, Ended};
-use super::supervisor::Supervisor;
+use super::step_root::{self, StepRoot};
+use super::supervisor::{Network, Supervisor};
 use crate::limits::native::NativeLimits;
 use crate::process::ProcessError;
 
@@ -81,8 +85,8 @@ pub struct BindFile {
 /// One command to run.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
-    /// The root filesystem: a mounted, writable view.
-    pub rootfs: PathBuf,
+    /// The root filesystem.
+    pub rootfs: StepRoot,
     /// Program and arguments.
     pub argv: Vec<String>,
     /// The whole environment; `PATH` and `HOME` are set if it lacks them.
@@ -103,6 +107,10 @@ pub struct ContainerSpec {
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that are true or not, each alone; the one who judges puts them in order"
+)]
 pub struct Exit {
     /// The exit code; a command killed by signal `n` has `128 + n`. None if we killed it.
     pub code: Option<i32>,
@@ -110,6 +118,10 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// It failed, and the kernel had killed one of its processes for want of memory.
     pub out_of_memory: bool,
+    /// It failed, or was killed, because it or the host has no disk space left for it.
+    pub disk_full: Option<DiskFull>,
+    /// It failed, and the kernel had refused it a further process.
+    pub out_of_processes: bool,
     /// It was killed because its time was over.
     pub timed_out: bool,
     /// It was killed because the build was cancelled.
@@ -147,6 +159,13 @@ pub enum ContainerError {
         /// The cause.
         source: io::Error,
     },
+    /// The host cannot give steps users of their own.
+    #[error(
+        "steps cannot get users of their own: the kernel has no user namespaces, or the filesystem of \
+         the data folder has no idmapped mounts; `executor.step_user_namespace = false` runs steps \
+         without"
+    )]
+    Ids(#[source] io::Error),
     /// There is no network for it.
     #[error("cannot connect the step to the network")]
     Network(#[source] NetworkError),
@@ -196,13 +215,20 @@ pub struct Containers {
     config: Arc<ContainersConfig>,
     /// What the names of this service's control groups begin with.
     prefix: Arc<str>,
+    /// Where a supervisor sees the root filesystem.
+    place: Arc<Path>,
+    /// The users of steps; none if steps have the host's.
+    ids: Option<StepIds>,
+    /// The last hand on the runtime's configuration: tests take protections away.
+    finish: fn(Value) -> Value,
 }
 
 impl Containers {
     /// Containers with this configuration. Blocking, briefly.
     ///
     /// # Errors
-    /// [`ContainerError::Files`] if the state folder cannot be made.
+    /// [`ContainerError::Files`] if the state folder cannot be made, [`ContainerError::Ids`] if the host
+    /// cannot give steps users of their own.
     pub fn new(config: ContainersConfig) -> Result<Self, ContainerError> {
         let made = std::fs::create_dir_all(&config.state_dir);
         let path = made.and_then(|()| config.state_dir.canonicalize());
@@ -215,13 +241,42 @@ impl Containers {
         let hash = domain::digest::Hasher::new("native-state-dir/v1")
             .field(path.as_os_str().as_encoded_bytes());
         let prefix = format!("nullspace-{:.12}-", hash.finish().hex()).into();
+        let files = config.access.files.iter().map(|file| file.source.as_path());
+        let needed: Vec<&Path> = files.chain([path.as_path(), &config.runc]).collect();
+        let place = step_root::place(&needed).map_err(|source| ContainerError::Files {
+            doing: "find a place for",
+            what: "root filesystem",
+            source,
+        })?;
+        let ids = config.limits.step_ids.map(|range| mapped_ids(range, &path));
+        if ids.is_none() {
+            tracing::warn!(
+                "steps run without a user namespace: their root is the host's, held back"
+            );
+        }
         Ok(Self {
+            ids: ids.transpose()?,
+            place: place.into(),
+            finish: std::convert::identity,
             config: Arc::new(ContainersConfig {
                 state_dir: path,
                 ..config
             }),
             prefix,
         })
+    }
+
+    /// The users of steps, if they are others than the host's.
+    pub const fn ids(&self) -> Option<&StepIds> {
+        self.ids.as_ref()
+    }
+
+    /// The same containers, with `finish` as the last hand on their configuration.
+    #[cfg(test)]
+    pub(super) fn finished_by(&self, finish: fn(Value) -> Value) -> Self {
+        let mut this = self.clone();
+        this.finish = finish;
+        this
     }
 
     /// The bounds in force.
@@ -259,7 +314,13 @@ impl Containers {
                     .map_err(ContainerError::Network)?,
             ),
         };
-        let bundle = Bundle::write(&self.config, &self.prefix, &spec, network.as_ref()).await?;
+        let setting = Setting {
+            config: &self.config,
+            prefix: &self.prefix,
+            place: &self.place,
+            finish: self.finish,
+        };
+        let bundle = Bundle::write(setting, &spec, network.as_ref()).await?;
         let ended = self
             .supervise(&spec, &bundle, network.as_ref(), output, cancel)
             .await;
@@ -289,20 +350,20 @@ impl Containers {
         output: impl OutputSink,
         cancel: CancellationToken,
     ) -> Result<Ended, ContainerError> {
-        let netns = network.map(|network| (network.path(), bundle.netns()));
-        let netns = netns
-            .as_ref()
-            .map(|(path, place)| (path.as_path(), place.as_path()));
-        let supervisor = Supervisor::start(&spec.rootfs, netns, bundle.command(&self.config.runc))
+        let paths = network.map(|network| (network.path(), bundle.netns(), bundle.sys()));
+        let network = paths.as_ref().map(|(namespace, place, sys)| Network {
+            namespace,
+            place,
+            sys,
+        });
+        let runtime = bundle.command(&self.config.runc);
+        let supervisor = Supervisor::start(&spec.rootfs, &self.place, network, runtime)
             .map_err(ContainerError::Supervise)?;
-        running::follow(
-            supervisor,
-            spec.deadline,
-            &self.config.limits,
-            output,
-            cancel,
-        )
-        .await
+        let limits = &self.config.limits;
+        let device = spec.rootfs.device().map_err(ContainerError::Lost)?;
+        let disk = spec.rootfs.written();
+        let disk = disk.map(|folder| DiskWatch::new(folder, device, bundle.cgroups(), limits));
+        running::follow(supervisor, spec.deadline, limits, disk, output, cancel).await
     }
 
     /// Takes away what containers of an earlier run of the service left. To be called before the first
@@ -346,6 +407,24 @@ impl Containers {
         containers = containers.max(folders);
         Ok(Recovered { containers })
     }
+}
+
+/// Whether a host can give steps users of their own, with files in `folder`. Blocking, briefly.
+///
+/// # Errors
+/// What it lacks.
+pub fn check_ids(folder: &Path) -> io::Result<()> {
+    let Some(range) = NativeLimits::default().step_ids else {
+        return Ok(());
+    };
+    StepIds::new(range)?.mapped(folder).map(drop)
+}
+
+/// The users `range` for steps, once the filesystem of `folder` was seen to map them.
+fn mapped_ids(range: IdRange, folder: &Path) -> Result<StepIds, ContainerError> {
+    let ids = StepIds::new(range).map_err(ContainerError::Ids)?;
+    ids.mapped(folder).map_err(ContainerError::Ids)?;
+    Ok(ids)
 }
 
 /// Removes the bundles and states in the state folder, and says how many bundles there were.

@@ -144,6 +144,8 @@ async fn the_kernels_dangerous_doors_are_shut() {
         ("raw socket", probe("41, 2, 3, 1"), "1"),
         ("packet socket", probe("41, 17, 3, 0"), "38"),
         ("vsock", probe("41, 40, 1, 0"), "38"),
+        ("netlink to the packet filter", probe("41, 16, 3, 12"), "38"),
+        ("netlink to the routes", probe("41, 16, 3, 0"), "allowed"),
         ("open_by_handle_at", probe("304, 0, 0, 0"), "1"),
     ] {
         let ran = kit.sh(&script).await;

@@ -9,9 +9,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use super::view::{Last, Ownership, Resolved, View};
 
 /// What was made in a view to mount on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct MountPoints {
     made: Vec<Made>,
+    owner: Ownership,
 }
 
 /// One folder or empty file that was made.
@@ -30,16 +31,18 @@ struct Made {
 const DIR_MODE: u32 = 0o755;
 
 impl MountPoints {
-    /// Makes what is missing of the folders `dirs` and the files `files`.
+    /// Makes what is missing of the folders `dirs` and the files `files`, the folders for `owner`.
     ///
     /// # Errors
     /// A part of a path is no folder, or the file system refuses.
     pub(super) fn prepare<'a>(
         view: &View,
+        owner: Ownership,
         dirs: impl IntoIterator<Item = &'a Path>,
         files: impl IntoIterator<Item = &'a Path>,
     ) -> io::Result<Self> {
-        let mut this = Self::default();
+        let made = Vec::new();
+        let mut this = Self { made, owner };
         for dir in dirs {
             this.make_dirs(view, &view.resolve(dir, Last::Follow)?)?;
         }
@@ -70,7 +73,7 @@ impl MountPoints {
         let parent = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
         let before = modified(view, &parent)?;
         if dir {
-            view.make_dirs(&path, DIR_MODE, Ownership::ROOT)?;
+            view.make_dirs(&path, DIR_MODE, self.owner)?;
         } else {
             drop(view.create(&path)?);
         }
@@ -147,7 +150,7 @@ mod tests {
 
     fn prepare(view: &View, dirs: &[&str], files: &[&str]) -> MountPoints {
         let (dirs, files) = (dirs.iter().map(Path::new), files.iter().map(Path::new));
-        MountPoints::prepare(view, dirs, files).unwrap()
+        MountPoints::prepare(view, Ownership::ROOT, dirs, files).unwrap()
     }
 
     #[test]

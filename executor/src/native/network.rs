@@ -41,9 +41,10 @@ const MTU_BYTES: u32 = 65_520;
 /// The most that is repeated of what slirp4netns said when it failed, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 4096;
 
-/// Networks that are private, local to a link, shared with a carrier, or multicast
-/// (RFC 1918, 3927, 6598, 5771): services of the host's surroundings live there.
-const PRIVATE_NETWORKS: [&str; 6] = [
+/// Networks that are private, local to a host or a link, shared with a carrier, or multicast
+/// (RFC 1122, 1918, 3927, 6598, 5771): services of the host and its surroundings live there.
+const PRIVATE_NETWORKS: [&str; 7] = [
+    "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "169.254.0.0/16",

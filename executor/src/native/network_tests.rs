@@ -10,6 +10,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::container::StepNetwork;
 use super::network::{FilteredNetwork, NetworkPolicy};
 use super::testkit::{Kit, Ran, eventually, processes_with};
@@ -145,6 +147,102 @@ fn a_step_reaches_the_internet_and_no_address_of_the_host() {
         }
         assert_eq!(reach(&kit, StepNetwork::None, beyond).await, "nothing");
         kit.assert_nothing_is_left("no-process-has-this");
+    });
+}
+
+/// Takes a container's network away from it: it has the host's.
+fn host_network(mut config: Value) -> Value {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "network");
+    // The step's user namespace may not mount the `/sys` of the host's network.
+    let mounts = config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["destination"] != "/sys");
+    config
+}
+
+#[test]
+fn without_its_own_network_a_step_would_reach_the_host() {
+    on_a_host_of_its_own(|| async {
+        let (_internet, _) = make_internet().await;
+        ip("address add fd00:9::9/128 dev lo nodad").await;
+        let kit = Kit::new().await;
+        let mut bare = Kit::new().await;
+        bare.containers = bare.containers.finished_by(host_network);
+        for address in ["127.0.0.1:0", "192.0.2.7:0", "[::1]:0", "[fd00:9::9]:0"] {
+            let host = serve(address, "host");
+            assert_eq!(
+                reach(&bare, StepNetwork::Internet, host).await,
+                "host",
+                "{address}"
+            );
+            for network in [StepNetwork::Internet, StepNetwork::None] {
+                assert_eq!(
+                    reach(&kit, network, host).await,
+                    "nothing",
+                    "{address} {network:?}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_step_reaches_no_abstract_socket_of_the_host() {
+    on_a_host_of_its_own(|| async {
+        use std::os::linux::net::SocketAddrExt as _;
+        use std::os::unix::net::{SocketAddr, UnixListener};
+
+        ip("link set lo up").await;
+        let address = SocketAddr::from_abstract_name("isolation-test").unwrap();
+        let _listener = UnixListener::bind_addr(&address).unwrap();
+        let script =
+            "perl -e '$f = syscall(41, 1, 1, 0); $a = pack(\"S\", 1) . \"\\0isolation-test\";
+            print syscall(42, $f, $a, length $a) == 0 ? \"connected\" : \"refused\"'";
+        let kit = Kit::new().await;
+        let mut bare = Kit::new().await;
+        bare.containers = bare.containers.finished_by(host_network);
+        assert_eq!(bare.sh(script).await.stdout, "connected");
+        for network in [StepNetwork::Internet, StepNetwork::None] {
+            let mut spec = kit.spec(script);
+            spec.network = network;
+            assert_eq!(
+                kit.run(spec).await.unwrap().stdout,
+                "refused",
+                "{network:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_step_has_no_ipv6_address_or_route_but_its_loopbacks() {
+    on_a_host_of_its_own(|| async {
+        ip("link set lo up").await;
+        let kit = Kit::new().await;
+        for network in [StepNetwork::Internet, StepNetwork::None] {
+            let mut spec =
+                kit.spec("cat /proc/net/if_inet6 /proc/net/ipv6_route; ls /sys/class/net");
+            spec.network = network;
+            let ran = kit.run(spec).await.unwrap();
+            assert!(ran.exit.is_success(), "{ran:?}");
+            let devices: Vec<&str> = ran
+                .stdout
+                .lines()
+                .filter_map(|line| line.split_whitespace().last())
+                .collect();
+            let (other, expected): (Vec<&str>, &[&str]) = (
+                devices
+                    .into_iter()
+                    .filter(|device| *device != "lo")
+                    .collect(),
+                // Of the list of devices.
+                match network {
+                    StepNetwork::Internet => &["tap0"],
+                    StepNetwork::None => &[],
+                },
+            );
+            assert_eq!(other, expected, "{}", ran.stdout);
+        }
     });
 }
 

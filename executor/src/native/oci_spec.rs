@@ -6,12 +6,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::account::Account;
+use super::identity::IdRange;
 use super::seccomp;
 use crate::limits::native::NativeLimits;
 
 /// The capabilities of root in a step: those of other builders, less raw sockets.
 ///
 /// `MKNOD` stays, because packages make device nodes; the device cgroup keeps them from being opened.
+/// In a user namespace the kernel refuses to make them, and packages go on without.
 const CAPABILITIES: [&str; 13] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -87,8 +89,10 @@ pub(super) struct Container<'a> {
     pub(super) account: &'a Account,
     /// The working folder.
     pub(super) workdir: &'a str,
-    /// The network namespace to be in; a new and empty one if none is given.
-    pub(super) network: Option<&'a Path>,
+    /// The network namespace to be in and the `/sys` of it; a new and empty one if none is given.
+    pub(super) network: Option<(&'a Path, &'a Path)>,
+    /// The host's users that stand for those of the step; the same ones if none are given.
+    pub(super) ids: Option<IdRange>,
     /// Files to see.
     pub(super) binds: Vec<Bind>,
     /// The name of the control groups.
@@ -106,20 +110,26 @@ pub(super) struct Container<'a> {
 impl Container<'_> {
     /// The configuration as the runtime reads it.
     pub(super) fn to_json(&self) -> Value {
+        let mut linux = json!({
+            "namespaces": self.namespaces(),
+            "cgroupsPath": format!("/{}", self.cgroup),
+            "resources": self.resources(),
+            "seccomp": seccomp::profile(),
+            "maskedPaths": MASKED_PATHS,
+            "readonlyPaths": READONLY_PATHS,
+        });
+        if let (Some(IdRange { first, count }), Some(linux)) = (self.ids, linux.as_object_mut()) {
+            let map = json!([{ "containerID": 0, "hostID": first, "size": count }]);
+            linux.insert("uidMappings".to_owned(), map.clone());
+            linux.insert("gidMappings".to_owned(), map);
+        }
         json!({
             "ociVersion": "1.0.2",
             "process": self.process(),
             "root": { "path": self.rootfs, "readonly": false },
             "hostname": HOSTNAME,
             "mounts": self.mounts(),
-            "linux": {
-                "namespaces": self.namespaces(),
-                "cgroupsPath": format!("/{}", self.cgroup),
-                "resources": self.resources(),
-                "seccomp": seccomp::profile(),
-                "maskedPaths": MASKED_PATHS,
-                "readonlyPaths": READONLY_PATHS,
-            },
+            "linux": linux,
         })
     }
 
@@ -151,18 +161,33 @@ impl Container<'_> {
             "cwd": self.workdir,
             "capabilities": { "bounding": CAPABILITIES, "effective": held, "permitted": held },
             // Lowering is always allowed; a core file would end up in the layer.
-            "rlimits": [{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }],
+            "rlimits": [
+                { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+                { "type": "RLIMIT_FSIZE", "soft": self.file_bytes(), "hard": self.file_bytes() },
+            ],
             // True would take `sudo` and `su` from steps.
             "noNewPrivileges": false,
         })
     }
 
+    /// How large one file may be: no larger than the service itself may make one.
+    fn file_bytes(&self) -> u64 {
+        let own = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+        let own = own.maximum.unwrap_or(u64::MAX);
+        self.limits.disk_bytes_max.min(own)
+    }
+
     fn namespaces(&self) -> Value {
         let network = match self.network {
-            Some(path) => json!({ "type": "network", "path": path }),
+            Some((path, _)) => json!({ "type": "network", "path": path }),
             None => json!({ "type": "network" }),
         };
-        json!([{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, network])
+        let mut namespaces = vec![network];
+        namespaces.extend(["pid", "mount", "ipc", "uts"].map(|kind| json!({ "type": kind })));
+        if self.ids.is_some() {
+            namespaces.push(json!({ "type": "user" }));
+        }
+        Value::Array(namespaces)
     }
 
     fn mounts(&self) -> Value {
@@ -192,16 +217,13 @@ impl Container<'_> {
                 &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
             ),
             mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            match self.network {
+                Some((_, sys)) => read_only_bind(sys, "/sys"),
+                None => mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            },
         ];
-        mounts.extend(self.binds.iter().map(|bind| {
-            json!({
-                "destination": bind.target,
-                "type": "bind",
-                "source": bind.source,
-                "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
-            })
-        }));
+        let binds = self.binds.iter();
+        mounts.extend(binds.map(|bind| read_only_bind(Path::new(&bind.source), &bind.target)));
         Value::Array(mounts)
     }
 
@@ -210,7 +232,8 @@ impl Container<'_> {
         let memory = if self.swap_counted {
             json!({ "limit": memory_bytes, "swap": memory_bytes })
         } else {
-            json!({ "limit": memory_bytes })
+            // Not counted, so not used: what the step has does not leave its memory.
+            json!({ "limit": memory_bytes, "swappiness": 0 })
         };
         json!({
             // The runtime adds the harmless ones (null, zero, random, tty) behind this.
@@ -224,4 +247,13 @@ impl Container<'_> {
 
 fn mount(target: &str, kind: &str, options: &[&str]) -> Value {
     json!({ "destination": target, "type": kind, "source": kind, "options": options })
+}
+
+fn read_only_bind(source: &Path, target: &str) -> Value {
+    json!({
+        "destination": target,
+        "type": "bind",
+        "source": source,
+        "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
+    })
 }

@@ -4,7 +4,13 @@
 //! `EPERM`: new namespaces and entering others, mounts, keyrings, BPF, performance events, kernel
 //! modules, another kernel, swap, clocks. Anything not listed, today's or tomorrow's, is `ENOSYS`, for
 //! which C libraries have a fallback; so is `clone3`, whose flags lie in memory where a filter cannot
-//! look. Only the host's own architecture is served: programs of another one (also 32-bit x86) are
+//! look. `fallocate` takes space faster than anybody can watch, so it answers as on a filesystem that
+//! has no such thing, for which C libraries have a fallback too; giving space back is allowed.
+//!
+//! `ptrace` and reading other processes' memory stay: debuggers and test suites of packages need them,
+//! and they reach only processes that the step sees, which are its own.
+//!
+//! Only the host's own architecture is served: programs of another one (also 32-bit x86) are
 //! killed at their first call.
 
 use serde_json::{Value, json};
@@ -13,19 +19,26 @@ use serde_json::{Value, json};
 const ENOSYS: i32 = 38;
 /// `EPERM`: the answer to a refused call.
 const EPERM: i32 = 1;
+/// `EOPNOTSUPP`: the answer of filesystems that cannot do what was asked.
+const EOPNOTSUPP: i32 = 95;
+/// The mode of `fallocate` that gives space back (`PUNCH_HOLE` and `KEEP_SIZE`).
+const PUNCH_HOLE: u64 = 3;
 /// The flags of `clone` and `unshare` that make namespaces: mount, cgroup, UTS, IPC, user, PID, net.
 const NEW_NAMESPACES: u64 = 0x7E02_0000;
 /// The flag of `unshare` that makes a time namespace; in `clone` the bit belongs to the exit signal.
 const NEW_TIME_NAMESPACE: u64 = 0x80;
-/// The socket families of a step: Unix, IPv4, IPv6, netlink.
-const SOCKET_FAMILIES: [u64; 4] = [1, 2, 10, 16];
+/// The socket families of a step: Unix, IPv4, IPv6.
+const SOCKET_FAMILIES: [u64; 3] = [1, 2, 10];
+/// Netlink sockets, and the parts of the kernel that a step may speak to with them: routes, because
+/// name resolution lists addresses; audit, because `login` and `su` write to it; device events.
+const NETLINK: (u64, [u64; 3]) = (16, [0, 9, 15]);
 /// The execution domains of a step: Linux with and without the 2.6 version and short inode flags.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// Files, folders and their metadata.
 const FILES: &str = "
     access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat
-    faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl
+    faccessat2 fadvise64 fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl
     fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate
     futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init inotify_init1
     inotify_rm_watch ioctl lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek
@@ -105,9 +118,28 @@ pub(super) fn profile() -> Value {
         without_flags("clone", NEW_NAMESPACES),
         without_flags("unshare", NEW_NAMESPACES | NEW_TIME_NAMESPACE),
         json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
+        with_argument("fallocate", 1, PUNCH_HOLE),
+        // A rule for all modes would not go together with the one above: this one is for the others.
+        json!({
+            "names": ["fallocate"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": EOPNOTSUPP,
+            "args": [{ "index": 1, "value": PUNCH_HOLE, "op": "SCMP_CMP_NE" }],
+        }),
     ];
-    rules.extend(SOCKET_FAMILIES.map(|family| first_argument("socket", family)));
-    rules.extend(PERSONALITIES.map(|persona| first_argument("personality", persona)));
+    let (netlink, protocols) = NETLINK;
+    rules.extend(protocols.map(|protocol| {
+        json!({
+            "names": ["socket"],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [
+                { "index": 0, "value": netlink, "op": "SCMP_CMP_EQ" },
+                { "index": 2, "value": protocol, "op": "SCMP_CMP_EQ" },
+            ],
+        })
+    }));
+    rules.extend(SOCKET_FAMILIES.map(|family| with_argument("socket", 0, family)));
+    rules.extend(PERSONALITIES.map(|persona| with_argument("personality", 0, persona)));
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": ENOSYS,
@@ -116,12 +148,12 @@ pub(super) fn profile() -> Value {
     })
 }
 
-/// Allows `name` when its first argument is `value`.
-fn first_argument(name: &str, value: u64) -> Value {
+/// Allows `name` when its argument `index` is `value`.
+fn with_argument(name: &str, index: u32, value: u64) -> Value {
     json!({
         "names": [name],
         "action": "SCMP_ACT_ALLOW",
-        "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }],
+        "args": [{ "index": index, "value": value, "op": "SCMP_CMP_EQ" }],
     })
 }
 
@@ -150,7 +182,14 @@ mod tests {
         {
             assert!(seen.insert(name), "{name} is listed twice");
         }
-        for conditional in ["clone", "clone3", "unshare", "socket", "personality"] {
+        for conditional in [
+            "clone",
+            "clone3",
+            "unshare",
+            "socket",
+            "personality",
+            "fallocate",
+        ] {
             assert!(
                 !seen.contains(&conditional),
                 "{conditional} has rules of its own"

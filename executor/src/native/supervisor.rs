@@ -8,7 +8,8 @@
 //! The shell is the first process of a PID namespace of its own, so its end is the end of every process
 //! in it, whatever signals they ignore. It ends when the runtime has ended, when the outer process is
 //! killed (`--kill-child`), and when the lifeline is closed: by us, to kill the step, or by the kernel,
-//! when the service dies. Its mounts are its own too; none is left on the host.
+//! when the service dies. Its mounts are its own too, the step's root filesystem among them; none is
+//! ever on the host.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -17,18 +18,25 @@ use std::process::Stdio;
 
 use tokio::process::{Child, ChildStdin};
 
+use super::identity::own_mounts;
+use super::step_root::{StepRoot, attach};
 use crate::process::{ProcessError, Tool};
 
-/// What the shell does. `$1`: network namespace or `-`; `$2`: where the runtime finds it; `$3`: the root
-/// filesystem as `/proc/mounts` writes it; the rest: the runtime's command line.
+/// What the shell does. `$1`: network namespace or `-`; `$2`: where the runtime finds it; `$3`: where it
+/// finds the `/sys` of that network; `$4`: the root filesystem as `/proc/mounts` writes it; the rest: the
+/// runtime's command line.
+///
+/// The network belongs to the host's user namespace, so that nothing in the step has power over it. For
+/// the same reason the runtime, which mounts in the step's, could not mount its `/sys`.
 ///
 /// Mounts of other steps, which the new mount namespace copied, are let go: a step must not keep its
 /// neighbour's overlay busy. The runtime reads `/proc`, so that has to be this namespace's own.
 const SCRIPT: &str = r#"
-netns=$1 place=$2 rootfs=$3
-shift 3
+netns=$1 place=$2 sys=$3 rootfs=$4
+shift 4
 if [ "$netns" != - ]; then
-    : > "$place" && mount --bind "$netns" "$place" || exit 125
+    : > "$place" && mkdir -p "$sys" && mount --bind "$netns" "$place" &&
+        nsenter --net="$place" mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$sys" || exit 125
 fi
 while read -r _ dir type _; do
     [ "$type" = overlay ] || continue
@@ -53,35 +61,66 @@ pub(super) struct Supervisor {
     pub(super) lifeline: Option<ChildStdin>,
 }
 
+/// A network namespace and where the runtime finds what belongs to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Network<'a> {
+    /// The namespace.
+    pub(super) namespace: &'a Path,
+    /// Where it is bound.
+    pub(super) place: &'a Path,
+    /// Where its `/sys` is mounted.
+    pub(super) sys: &'a Path,
+}
+
 impl Supervisor {
-    /// Starts `runtime` below a supervisor. `netns` is the namespace to bind at the path beside it.
+    /// Starts `runtime` below a supervisor that sees `root` at `place`.
     ///
     /// # Errors
     /// [`ProcessError::Start`].
     pub(super) fn start(
-        rootfs: &Path,
-        netns: Option<(&Path, &Path)>,
+        root: &StepRoot,
+        place: &Path,
+        network: Option<Network<'_>>,
         runtime: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, ProcessError> {
-        let (netns, place) = netns.unwrap_or_else(|| (Path::new("-"), Path::new("-")));
+        let start = |source| ProcessError::Start {
+            program: "unshare".to_owned(),
+            source,
+        };
+        let none = Path::new("-");
+        let network = network.map_or([none; 3], |network| {
+            [network.namespace, network.place, network.sys]
+        });
         let tool = Tool::new("unshare")
-            .args(["--mount", "--propagation", "private", "--pid", "--fork"])
-            .args(["--kill-child=SIGKILL", "--", "sh", "-c", SCRIPT, "sh"])
-            .args([netns.as_os_str(), place.as_os_str()])
-            .arg(as_mounts_write(rootfs))
+            .args(["--pid", "--fork", "--kill-child=SIGKILL"])
+            .args(["--", "sh", "-c", SCRIPT, "sh"])
+            .args(network)
+            .arg(as_mounts_write(place))
             .args(runtime);
-        let mut child = tool
-            .command()
+        let mut command = tool.command();
+        let mount = root.mount().try_clone().map_err(start)?;
+        let place = place.to_owned();
+        let enter = move || {
+            own_mounts()?;
+            attach(&mount, &place)
+        };
+        #[expect(
+            unsafe_code,
+            reason = "code between fork and exec is unsafe for what it may call"
+        )]
+        // SAFETY: system calls and nothing else: no memory is allocated (paths of this length are
+        // copied to the stack) and no lock is taken.
+        unsafe {
+            command.pre_exec(enter);
+        }
+        let mut child = command
             // A Ctrl-C at the service's terminal is the service's to handle.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| ProcessError::Start {
-                program: "unshare".to_owned(),
-                source,
-            })?;
+            .map_err(start)?;
         let lifeline = child.stdin.take();
         Ok(Self { child, lifeline })
     }

@@ -11,14 +11,15 @@ use super::container::{
     ContainerError, ContainerSpec, Containers, ContainersConfig, Exit, NetworkAccess, OutputStream,
     StepNetwork,
 };
+use super::step_root::StepRoot;
 use crate::limits::native::NativeLimits;
 use crate::process::{Tool, find};
 
 /// What scripts in the small root may call.
-const PROGRAMS: [&str; 26] = [
-    "sh", "bash", "cat", "env", "head", "id", "ls", "mkdir", "mknod", "mount", "perl", "pwd", "rm",
-    "seq", "setsid", "sleep", "stat", "tail", "test", "timeout", "touch", "true", "unshare", "ln",
-    "mv", "chown",
+const PROGRAMS: [&str; 27] = [
+    "sh", "bash", "cat", "chmod", "env", "head", "id", "ls", "mkdir", "mknod", "mount", "perl",
+    "pwd", "rm", "seq", "setsid", "sleep", "stat", "tail", "test", "timeout", "touch", "true",
+    "unshare", "ln", "mv", "chown",
 ];
 
 /// Puts programs of the host and their libraries into `root`.
@@ -115,7 +116,7 @@ impl Kit {
 
     pub(super) fn spec(&self, script: &str) -> ContainerSpec {
         ContainerSpec {
-            rootfs: self.root.path().to_owned(),
+            rootfs: StepRoot::folder(self.root.path(), self.containers.ids()).unwrap(),
             argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             env: BTreeMap::new(),
             user: "root".to_owned(),

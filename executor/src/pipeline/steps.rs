@@ -285,12 +285,16 @@ fn interruption(failure: BuildFailure<ReportError>) -> Interruption {
 fn step_failure(index: u32, total: u32, title: &str, error: StepError) -> Failure {
     let step = format!("Step {index} of {total} (`{title}`)");
     let (reason, exit_code, tail) = match &error {
-        StepError::Exited { code, stderr_tail } => {
-            (FailureReason::StepFailed, Some(*code), stderr_tail.clone())
-        }
+        StepError::Exited { code, stderr_tail }
+        | StepError::OutOfProcesses {
+            code, stderr_tail, ..
+        } => (FailureReason::StepFailed, Some(*code), stderr_tail.clone()),
         StepError::Commit {
             code, stderr_tail, ..
         } => (FailureReason::StepFailed, *code, stderr_tail.clone()),
+        StepError::DiskFull {
+            code, stderr_tail, ..
+        } => (FailureReason::DiskFull, *code, stderr_tail.clone()),
         StepError::OutOfMemory {
             code, stderr_tail, ..
         } => (FailureReason::OutOfMemory, *code, stderr_tail.clone()),

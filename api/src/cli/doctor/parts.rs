@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use executor::native::container::check_ids;
 use executor::process::{Tool, find};
 
 use super::Part;
@@ -88,6 +89,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Part> {
     parts.push(kernel(config));
     parts.push(guest_agent(config));
     parts.push(overlay());
+    parts.push(user_namespace(config));
     parts.push(device(
         "tun device",
         "/dev/net/tun",
@@ -226,6 +228,25 @@ fn overlay() -> Part {
         .to_owned(),
         purpose: "layers of images and steps",
         how_to_get: "modprobe overlay",
+    }
+}
+
+fn user_namespace(config: &Config) -> Part {
+    // The data folder may not be there yet; the one that it will be in is on the same filesystem.
+    let data_dir = config.data_dir.path();
+    let folder = data_dir.ancestors().find(|folder| folder.is_dir());
+    let checked = check_ids(folder.unwrap_or_else(|| Path::new("/")));
+    Part {
+        name: "user namespace",
+        required: config.executor.step_user_namespace,
+        found: checked.is_ok(),
+        detail: match checked {
+            Ok(()) => "the kernel and the data folder's filesystem map users".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        purpose: "steps whose root is nobody on the host",
+        how_to_get: "a kernel with user namespaces and a data folder on ext4, xfs or btrfs; or set \
+                     executor.step_user_namespace = false and run steps without",
     }
 }
 

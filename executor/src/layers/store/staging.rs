@@ -45,7 +45,7 @@ impl Staging {
     }
 
     /// The folder that holds both.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.0.whole
     }
 

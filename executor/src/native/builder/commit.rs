@@ -1,7 +1,6 @@
 //! Which commit a step is to clone: asked of the repository by the image's own git, as the step's user.
 
-use super::making::{Making, container_error};
-use super::tree::Tree;
+use super::making::{Making, container_error, release};
 use super::{BuildFailure, StepError, StepEvent, StepObserver};
 use crate::layers::Staging;
 use crate::native::container::{Exit, OutputStream, StepNetwork};
@@ -62,26 +61,25 @@ impl Making<'_> {
     /// Asks, on the files beneath; what the question leaves there is thrown away.
     async fn ask(&self, clone: &Clone, scratch: Staging) -> Result<Commit, StepError> {
         let limits = *self.builder.containers.limits();
-        let mounts_dir = &self.builder.mounts_dir;
         // Ours is the last clone: the folder goes away with it, so it must outlive the mount.
-        let tree = Tree::mount(self.beneath, scratch.clone(), mounts_dir).await?;
+        let root = self.root(scratch.clone()).await?;
         let mut answer = Answer {
             stdout: Vec::new(),
             stdout_bytes_max: limits.commit_answer_bytes_max,
             cut: false,
             stderr: Tail::new(limits.stderr_tail_bytes),
         };
-        let mut spec = self.spec(&clone.question(), &tree);
+        let mut spec = self.spec(&clone.question(), root.clone());
         spec.deadline = spec.deadline.min(limits.commit_wait);
         let deadline = spec.deadline;
         let gather = |stream, bytes: &[u8]| answer.add(stream, bytes);
         let containers = &self.builder.containers;
         let ran = containers.run(spec, gather, self.cancel.clone()).await;
         // The error of the question is the one to tell.
-        let unmounted = tree.unmount(&limits).await;
+        let released = release(root).await;
         drop(scratch);
         let exit = ran.map_err(container_error)?;
-        unmounted?;
+        released?;
         if exit.cancelled {
             return Err(StepError::Cancelled);
         }

@@ -17,6 +17,7 @@ use crate::native::files::Changer;
 use crate::native::git::Commit;
 use crate::native::key::{Plan, PlannedStep};
 use crate::native::step::{Action, Command};
+use crate::native::step_root::StepRoot;
 use crate::native::tail::Tail;
 use crate::native::view::View;
 
@@ -163,31 +164,53 @@ impl Making<'_> {
         staging: Staging,
         observer: &mut O,
     ) -> Result<Option<i32>, Unmade<O::Error>> {
-        let tree = Tree::mount(self.beneath, staging, &self.builder.mounts_dir).await?;
-        let done = self.act(&tree, observer).await;
-        // The error of the step is the one to tell.
-        let unmounted = tree.unmount(self.builder.containers.limits()).await;
-        let done = done?;
-        unmounted?;
-        Ok(done)
-    }
-
-    async fn act<O: StepObserver>(
-        &self,
-        tree: &Tree,
-        observer: &mut O,
-    ) -> Result<Option<i32>, Unmade<O::Error>> {
-        self.change(tree).await?;
+        let changes = matches!(self.step.action, Action::Change(_));
+        if changes || !self.step.due.is_empty() {
+            self.change_files(staging.clone()).await?;
+        }
         match &self.step.action {
             Action::Nothing | Action::Change(_) => Ok(None),
-            Action::Run(command) => self.run(command, tree, observer).await.map(Some),
+            Action::Run(command) => self.run_in(staging, command, observer).await.map(Some),
             Action::Clone(clone) => {
                 let commit = self.commit.as_ref();
                 let commit = commit.expect("a clone is not made before its commit is known");
                 let command = clone.clone_of(commit);
-                self.run(&command, tree, observer).await.map(Some)
+                self.run_in(staging, &command, observer).await.map(Some)
             }
         }
+    }
+
+    /// Runs a command whose changes go to `staging`.
+    async fn run_in<O: StepObserver>(
+        &self,
+        staging: Staging,
+        command: &Command,
+        observer: &mut O,
+    ) -> Result<i32, Unmade<O::Error>> {
+        let root = self.root(staging).await?;
+        let ran = self.run(command, root.clone(), observer).await;
+        release(root).await?;
+        ran
+    }
+
+    /// The root filesystem of the step's command, with its changes going to `staging`.
+    pub(super) async fn root(&self, staging: Staging) -> Result<StepRoot, StepError> {
+        let beneath = self.beneath.to_vec();
+        let ids = self.builder.containers.ids().cloned();
+        blocking("mount files", move || {
+            Ok(StepRoot::layers(&beneath, &staging, ids.as_ref())?)
+        })
+        .await
+    }
+
+    /// Makes the changes that need no container, as the host's root: the files keep their numbers.
+    async fn change_files(&self, staging: Staging) -> Result<(), StepError> {
+        let tree = Tree::mount(self.beneath, staging, &self.builder.mounts_dir).await?;
+        let changed = self.change(&tree).await;
+        // The error of the step is the one to tell.
+        let unmounted = tree.unmount(self.builder.containers.limits()).await;
+        changed?;
+        unmounted
     }
 
     /// Makes the step's own changes of files, and the working folders that are due.
@@ -215,7 +238,7 @@ impl Making<'_> {
     async fn run<O: StepObserver>(
         &self,
         command: &Command,
-        tree: &Tree,
+        root: StepRoot,
         observer: &mut O,
     ) -> Result<i32, Unmade<O::Error>> {
         let limits = *self.builder.containers.limits();
@@ -231,7 +254,7 @@ impl Making<'_> {
         let ran = self
             .builder
             .containers
-            .run(self.spec(command, tree), &mut output, stop)
+            .run(self.spec(command, root), &mut output, stop)
             .await;
         if let Some(error) = output.error {
             return Err(Unmade::Observer(error));
@@ -240,7 +263,7 @@ impl Making<'_> {
         self.judge(exit, output.tail, &limits).map_err(Unmade::Step)
     }
 
-    pub(super) fn spec(&self, command: &Command, tree: &Tree) -> ContainerSpec {
+    pub(super) fn spec(&self, command: &Command, root: StepRoot) -> ContainerSpec {
         let ambient = &self.step.ambient;
         let mut env = ambient.env.clone();
         for (name, value) in &command.defaults {
@@ -248,7 +271,7 @@ impl Making<'_> {
                 .or_insert_with(|| (*value).to_owned());
         }
         ContainerSpec {
-            rootfs: tree.path().to_owned(),
+            rootfs: root,
             argv: vec![
                 "/bin/sh".to_owned(),
                 "-c".to_owned(),
@@ -266,6 +289,13 @@ impl Making<'_> {
 
     fn judge(&self, exit: Exit, tail: Tail, limits: &NativeLimits) -> Result<i32, StepError> {
         let stderr_tail = tail.lines(limits.stderr_tail_lines);
+        if let Some(full) = exit.disk_full {
+            return Err(StepError::DiskFull {
+                full,
+                code: exit.code,
+                stderr_tail,
+            });
+        }
         match exit.code {
             _ if exit.cancelled => Err(StepError::Cancelled),
             _ if exit.timed_out => Err(StepError::TimedOut {
@@ -278,10 +308,24 @@ impl Making<'_> {
                 stderr_tail,
             }),
             Some(0) => Ok(0),
+            Some(code) if exit.out_of_processes => Err(StepError::OutOfProcesses {
+                pids_max: limits.pids_max,
+                code,
+                stderr_tail,
+            }),
             Some(code) => Err(StepError::Exited { code, stderr_tail }),
             None => Err(StepError::Container(ContainerError::SupervisorLost)),
         }
     }
+}
+
+/// Lets the last hold on a mount go, which flushes what was written.
+pub(super) async fn release(root: StepRoot) -> Result<(), StepError> {
+    blocking("release files", move || {
+        drop(root);
+        Ok(())
+    })
+    .await
 }
 
 /// What is the step's fault, and what is the container's.
@@ -291,6 +335,7 @@ pub(super) fn container_error(error: ContainerError) -> StepError {
         ContainerError::NotStarted(message) => StepError::NotStarted(message),
         error @ (ContainerError::Workdir(_)
         | ContainerError::Files { .. }
+        | ContainerError::Ids(_)
         | ContainerError::Network(_)
         | ContainerError::NetworkLost
         | ContainerError::Supervise(_)
