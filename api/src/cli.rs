@@ -1,5 +1,6 @@
 //! The command line of `nullspaced`.
 
+mod cache;
 mod doctor;
 mod door;
 mod key;
@@ -28,6 +29,9 @@ Examples:
 
   nullspaced restore my-app:v1 --exec 'uname -a'
       Resume a machine from a finished template and run a command in it.
+
+  nullspaced cache gc --dry-run
+      See what the cache would let go of.
 
   nullspaced doctor
       See which parts are missing on this machine, and how to get them.";
@@ -68,6 +72,9 @@ enum Command {
     /// Make, list and revoke API keys; works while the service runs
     #[command(after_help = key::HELP)]
     Key(key::KeyCommand),
+    /// See what is kept to be used again, and remove what nobody needs; works while the service runs
+    #[command(after_help = cache::HELP)]
+    Cache(cache::CacheCommand),
     /// Resume a machine from a finished template on this host
     #[command(after_help = restore::HELP)]
     Restore(restore::Restore),
@@ -90,6 +97,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Serve(command) => command.run(&cli.place).await,
             Command::Key(command) => command.run(&cli.place).await,
+            Command::Cache(command) => command.run(&cli.place).await,
             Command::Restore(command) => command.run(&cli.place).await,
             Command::Doctor(command) => command.run(&cli.place).await,
         }

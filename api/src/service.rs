@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod bases;
+pub mod cache;
 pub mod context;
 pub mod first_key;
 pub mod keys;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use cache::CacheDesk;
 use keys::{Caller, KeyTable};
 use uploads::Uploads;
 
@@ -44,6 +46,8 @@ pub struct App {
     pub uploads: Uploads,
     /// Secret values of builds that are not over.
     pub vault: Vault,
+    /// What is kept to be used again.
+    pub desk: CacheDesk,
     /// Who has which key.
     pub keys: KeyTable,
     /// New identifiers.

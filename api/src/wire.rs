@@ -7,6 +7,7 @@ pub mod admin;
 pub mod ascii;
 pub mod blob;
 pub mod build;
+pub mod cache;
 pub mod error;
 pub mod log;
 pub mod template;

@@ -20,6 +20,7 @@ use commands::limits::{BlobLimits, DispatchLimits, LogLimits};
 use commands::{AnyLog, Dispatcher};
 use domain::name::Owner;
 use domain::ports::{Clock, EventReader as _, LogError};
+use executor::cache::{Cache, CacheError};
 use executor::vault::Vault;
 use projections::limits::Limits as ViewLimits;
 use projections::store::StoreError;
@@ -32,6 +33,7 @@ pub use background::{Background, BackgroundError};
 
 use crate::config::{Config, ConfigError};
 use crate::http;
+use crate::service::cache::CacheDesk;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::uploads::Uploads;
@@ -69,6 +71,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The layers and artifacts cannot be opened.
+    #[error("cannot open the cache")]
+    Cache(#[from] CacheError),
     /// The worker cannot start.
     #[error("cannot start the worker")]
     Worker(#[from] worker::WorkerStartError),
@@ -124,6 +129,23 @@ impl Foundation {
         Ok((foundation, runner))
     }
 
+    /// What operators do to `cache`.
+    pub fn desk(&self, cache: Cache) -> CacheDesk {
+        let limits = worker::limits(&self.config);
+        CacheDesk {
+            cache,
+            blobs: self.blobs.clone(),
+            uploads: Uploads::new(
+                self.config.data_dir.uploads(),
+                self.config.limits.pending_upload_count_max,
+            ),
+            views: self.views.clone(),
+            dispatcher: self.dispatcher.clone(),
+            log: self.log.clone(),
+            layer_bytes_max: limits.worker.layer_bytes_max,
+        }
+    }
+
     async fn over(config: Config, log: AnyLog, views: Views) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let limits = BlobLimits {
@@ -170,8 +192,8 @@ impl Service {
         config.data_dir.create()?;
         let (foundation, runner) = Foundation::open(config).await?;
         let mut background = Background::new();
-        let worker_ready = worker::start(&foundation, &mut background).await?;
-        Self::serve(foundation, runner, background, worker_ready).await
+        let (worker_ready, cache) = worker::start(&foundation, &mut background).await?;
+        Self::serve(foundation, runner, background, worker_ready, cache).await
     }
 
     /// Starts the service on an opened foundation without a worker: builds are accepted and wait.
@@ -184,7 +206,9 @@ impl Service {
         runner: Runner,
     ) -> Result<Self, StartError> {
         let (_, ready) = watch::channel(true);
-        Self::serve(foundation, runner, Background::new(), ready).await
+        let limits = worker::limits(&foundation.config);
+        let cache = Cache::open(foundation.config.data_dir.path(), &limits).await?;
+        Self::serve(foundation, runner, Background::new(), ready, cache).await
     }
 
     async fn serve(
@@ -192,6 +216,7 @@ impl Service {
         runner: Runner,
         mut background: Background,
         worker_ready: watch::Receiver<bool>,
+        cache: Cache,
     ) -> Result<Self, StartError> {
         let meta = commands::Meta {
             command_id: foundation.ids.new_command_id(),
@@ -206,7 +231,7 @@ impl Service {
         )
         .await?;
         follow_views(&mut background, runner, foundation.log.clone());
-        let app = Arc::new(app(foundation, worker_ready).await?);
+        let app = Arc::new(app(foundation, worker_ready, cache).await?);
         follow_keys(&mut background, &app);
         let (address, servers) = listen(&app, &mut background)?;
         Ok(Self {
@@ -260,7 +285,9 @@ impl Service {
 async fn app(
     foundation: Foundation,
     worker_ready: watch::Receiver<bool>,
+    cache: Cache,
 ) -> Result<App, StartError> {
+    let desk = foundation.desk(cache);
     let Foundation {
         config,
         log,
@@ -275,10 +302,9 @@ async fn app(
     let (known, _) = dispatcher.load_keys().await.map_err(StartError::Keys)?;
     keys.replace(&known);
     Ok(App {
-        uploads: Uploads::new(
-            config.data_dir.uploads(),
-            config.limits.pending_upload_count_max,
-        ),
+        // The same table: its gate is one.
+        uploads: desk.uploads.clone(),
+        desk,
         streams: Arc::new(Semaphore::new(config.limits.open_stream_count_max)),
         open: TaskTracker::new(),
         stopping: CancellationToken::new(),

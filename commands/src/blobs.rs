@@ -5,6 +5,7 @@
 //! One process uses the folder.
 
 mod incoming;
+mod listing;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tokio::task::spawn_blocking;
 
 use crate::limits::BlobLimits;
 use incoming::{Incoming, Piece};
+pub use listing::StoredBlob;
 
 const INCOMING_DIR: &str = "incoming";
 

@@ -11,7 +11,8 @@ use crate::digest::{Digest, Hasher};
 use crate::name::SecretId;
 
 pub use context::{
-    CONTEXT_PATH_BYTES_MAX, ContextEntry, ContextKind, ContextManifest, ContextRef, InvalidContext,
+    Arrivals, CONTEXT_PATH_BYTES_MAX, ContextEntry, ContextKind, ContextManifest, ContextRef,
+    InvalidContext,
 };
 pub use step::{CopyItem, Step};
 

@@ -13,6 +13,7 @@
 
 mod error;
 mod keys;
+mod listing;
 pub mod manifest;
 mod staging;
 
@@ -30,6 +31,7 @@ use crate::limits::artifact::ArtifactLimits;
 use crate::rootfs::sparse;
 pub use error::ArtifactError;
 use error::{blocking, io_error};
+pub use listing::{Claim, StoredArtifact};
 pub use manifest::{Description, Machine, Manifest, Runtime};
 pub use staging::{Part, Staging};
 use staging::{new_staging, sweep};
@@ -190,7 +192,12 @@ impl ArtifactStore {
     /// [`ArtifactError::Corrupt`], [`ArtifactError::Io`].
     pub async fn get(&self, id: &ArtifactId) -> Result<Artifact, ArtifactError> {
         let (store, id) = (self.clone(), id.clone());
-        blocking(move || store.get_blocking(&id)).await
+        blocking(move || {
+            let artifact = store.get_blocking(&id)?;
+            listing::stamp(&artifact.dir);
+            Ok(artifact)
+        })
+        .await
     }
 
     fn get_blocking(&self, id: &ArtifactId) -> Result<Artifact, ArtifactError> {
@@ -255,24 +262,7 @@ impl ArtifactStore {
     /// [`ArtifactError::InUse`] while anyone holds it, [`ArtifactError::Missing`],
     /// [`ArtifactError::Io`].
     pub async fn remove(&self, id: &ArtifactId) -> Result<(), ArtifactError> {
-        let (store, id) = (self.clone(), id.clone());
-        blocking(move || {
-            let dir = store.dir(&id);
-            let lock = open_dir(&dir, &id)?;
-            match lock.try_lock() {
-                Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => return Err(ArtifactError::InUse { id }),
-                Err(fs::TryLockError::Error(source)) => return Err(io_error("lock", &dir)(source)),
-            }
-            if !is_same(&lock, &dir)? {
-                return Err(ArtifactError::Missing { id });
-            }
-            // The name goes at once; the files may take a while.
-            let grave = new_staging(&store.root, store.limits.stage_attempts_max)?;
-            fs::rename(&dir, grave.dir().join("removed")).map_err(io_error("remove", &dir))?;
-            sync_dir(&store.root)
-        })
-        .await
+        self.claim(id).await?.remove().await
     }
 
     fn dir(&self, id: &ArtifactId) -> PathBuf {

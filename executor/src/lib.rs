@@ -6,6 +6,7 @@
 //! [`pipeline::run`] is one build from its base to its artifact.
 
 pub mod artifact;
+pub mod cache;
 pub mod image;
 pub mod layers;
 pub mod limits;

@@ -3,6 +3,7 @@
 mod base;
 mod disk;
 mod failures;
+mod files;
 mod key;
 mod machine;
 mod settle;
@@ -33,6 +34,8 @@ pub struct Job {
     pub build: BuildId,
     /// The request.
     pub requested: Requested,
+    /// Which attempt at it this is, from 1.
+    pub attempt: u32,
 }
 
 impl Job {
@@ -41,6 +44,7 @@ impl Job {
         Self {
             build: build.clone(),
             requested: (*accepted.requested).clone(),
+            attempt: accepted.attempt_count,
         }
     }
 }
@@ -48,8 +52,8 @@ impl Job {
 /// How an attempt ended. Nothing of it runs any more.
 #[derive(Debug)]
 pub enum Ended {
-    /// The template is there.
-    Ready(Box<Snapshotted>),
+    /// The template is there. Its artifact must not be let go before the log has been told.
+    Ready(Box<Snapshotted>, Box<Artifact>),
     /// It failed.
     Failed(Failure),
     /// It was told to stop.
@@ -107,16 +111,21 @@ pub async fn run(
         stop,
     };
     match attempt.build().await {
-        Ok(snapshotted) => Ended::Ready(snapshotted),
+        Ok((artifact, reused)) => {
+            let snapshotted = settle::snapshotted(&job, &artifact, reused);
+            Ended::Ready(snapshotted, Box::new(artifact))
+        }
         Err(Interruption::Failed(failure)) => Ended::Failed(failure),
         Err(Interruption::Stopped { killed }) => Ended::Stopped { killed },
     }
 }
 
 impl Attempt<'_> {
-    async fn build(&self) -> Result<Box<Snapshotted>, Interruption> {
+    /// The artifact, and whether an earlier build made it.
+    async fn build(&self) -> Result<(Artifact, bool), Interruption> {
         let base = self.resolve_base().await?;
         let plan = self.plan_steps(&base).await?;
+        self.tell_files(&plan).await?;
         let runtime = settle::runtime(&self.job.requested.definition, &base.defaults);
         // What the whole is known by is known before anything runs, unless a commit has to be asked for.
         let (recipes, chain, made) = if let Some((recipes, chain)) = plan.recipes() {
@@ -127,7 +136,7 @@ impl Attempt<'_> {
         };
         let key = key::artifact(&chain, plan.bypass, self.job, &base, &runtime, self.services);
         if let Some(artifact) = self.find_artifact(&key, recipes).await? {
-            return Ok(settle::snapshotted(self.job, &artifact, true));
+            return Ok((artifact, true));
         }
         let layers = match made {
             Some(layers) => layers,
@@ -138,7 +147,7 @@ impl Attempt<'_> {
         let artifact = self
             .publish(captured, &layers, &base, &runtime, &key)
             .await?;
-        Ok(settle::snapshotted(self.job, &artifact, false))
+        Ok((artifact, false))
     }
 
     /// Looks for a finished artifact of the same inputs. `recipes` are those of the steps beneath, if none
@@ -210,6 +219,8 @@ impl Attempt<'_> {
             .publish(captured.staging, description)
             .await
             .map_err(|error| failures::artifact(&error))?;
+        // While the build still holds the layers.
+        self.services.cache().keep(&artifact);
         store
             .link(&key.digest, artifact.id())
             .await

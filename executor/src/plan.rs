@@ -123,6 +123,7 @@ impl Known {
             | Event::CacheMissed(_)
             | Event::CacheBypassed(_)
             | Event::CacheStored(_)
+            | Event::FilesCounted(_)
             | Event::StepStarted(_)
             | Event::StepFinished(_)
             | Event::StepLogged(_)
@@ -256,6 +257,7 @@ mod tests {
             base: None,
             registry_auth: BTreeMap::new(),
             retry_of: None,
+            arrivals: None,
             idempotency_key: None,
             max_attempts: 2,
         }))

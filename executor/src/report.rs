@@ -187,6 +187,18 @@ impl Reporter {
             .map_err(ReportError::Event)
     }
 
+    /// Records events of the phase under way in one go, behind every line that was written before.
+    ///
+    /// # Errors
+    /// [`ReportError`]: the attempt is over for the log.
+    pub async fn events(&self, events: Vec<Event>) -> Result<(), ReportError> {
+        self.lines.flush().await.map_err(|_| ReportError::Lines)?;
+        self.recorder
+            .record(events)
+            .await
+            .map_err(ReportError::Event)
+    }
+
     fn move_to(&self, event: &Event) {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Event::PhaseStarted(PhaseStarted { phase }) = event {

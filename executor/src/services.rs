@@ -10,6 +10,7 @@ use commands::log::AnyLog;
 use domain::ports::Clock;
 
 use crate::artifact::{ArtifactError, ArtifactStore};
+use crate::cache::Cache;
 use crate::image::{ImageError, Registry, RegistryConfig};
 use crate::layers::{LayerStore, StoreError};
 use crate::limits::Limits;
@@ -81,6 +82,11 @@ impl Settings {
         data_dir.join("artifacts")
     }
 
+    /// The folder of layers in `data_dir`.
+    pub fn layers_dir(data_dir: &Path) -> PathBuf {
+        data_dir.join("layers")
+    }
+
     /// The folder of what is made once for the VMM in `data_dir`.
     pub fn vmm_cache_dir(data_dir: &Path) -> PathBuf {
         data_dir.join("vmm")
@@ -139,6 +145,14 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Services {
+    /// What is kept to be used again.
+    pub fn cache(&self) -> Cache {
+        Cache {
+            layers: self.layers.clone(),
+            artifacts: self.artifacts.clone(),
+        }
+    }
+
     /// Opens the stores, prepares the tools, and removes what an earlier process left behind.
     ///
     /// # Errors
@@ -162,7 +176,7 @@ impl Services {
         let recovered = containers.recover().await?;
         tracing::debug!(?recovered, "step containers of an earlier process are gone");
         let work = data_dir.join("work");
-        let layers = data_dir.join("layers");
+        let layers = Settings::layers_dir(&data_dir);
         let layer_limits = limits.layers.clone();
         let (work_dir, layers) = tokio::task::spawn_blocking(move || {
             let work_dir = WorkDir::open(work.clone())
@@ -177,6 +191,7 @@ impl Services {
         })??;
         let artifacts =
             ArtifactStore::open(Settings::artifacts_dir(&data_dir), limits.artifact).await?;
+        let Cache { layers, artifacts } = Cache::over(layers, artifacts).await?;
         let vmm = Vmm::prepare(vmm).await?;
         if let Some(warning) = vmm.accelerator_warning() {
             tracing::warn!("{warning}");

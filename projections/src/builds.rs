@@ -159,6 +159,15 @@ pub struct CacheCounts {
     pub stores: u64,
 }
 
+impl CacheCounts {
+    fn add(&mut self, counted: &build::FilesCounted) {
+        self.hits += counted.hits;
+        self.misses += counted.misses;
+        self.bypasses += counted.bypasses;
+        self.stores += counted.stores;
+    }
+}
+
 impl CacheSummary {
     fn of(&mut self, kind: CacheKind) -> &mut CacheCounts {
         match kind {
@@ -226,6 +235,7 @@ impl BuildRow {
             build::Event::CacheMissed(missed) => self.cache.of(missed.entry.kind).misses += 1,
             build::Event::CacheBypassed(passed) => self.cache.of(passed.entry.kind).bypasses += 1,
             build::Event::CacheStored(stored) => self.cache.of(stored.entry.kind).stores += 1,
+            build::Event::FilesCounted(counted) => self.cache.file_blob.add(counted),
             build::Event::Snapshotted(snapshotted) => {
                 self.artifact = Some(snapshotted.artifact.clone());
                 self.runtime = Some(snapshotted.runtime.clone());

@@ -65,6 +65,7 @@ fn move_of(event: &build::Event) -> Option<Move> {
         | build::Event::CacheMissed(_)
         | build::Event::CacheBypassed(_)
         | build::Event::CacheStored(_)
+        | build::Event::FilesCounted(_)
         | build::Event::StepStarted(_)
         | build::Event::StepFinished(_)
         | build::Event::StepLogged(_)

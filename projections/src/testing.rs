@@ -175,6 +175,7 @@ pub(crate) fn request(template: u8, tags: &[&str]) -> Requested {
         base: None,
         registry_auth: BTreeMap::new(),
         retry_of: None,
+        arrivals: None,
         idempotency_key: None,
         max_attempts: 2,
     }

@@ -8,6 +8,7 @@ use tests::runner::{Filter, Scenario, run};
 use tests::service::{Place, Service, scenarios};
 
 mod crash;
+mod cache_operator;
 mod operator;
 mod steps;
 mod private_images;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let mut wanted = operator::own();
     wanted.extend(crash::own());
     wanted.extend(private_images::own());
+    wanted.extend(cache_operator::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {
@@ -67,6 +69,7 @@ fn run_shared(service: &Service, filter: &Filter) -> bool {
     let mut wanted: Vec<Scenario<'_>> = client.collect();
     wanted.extend(operator::shared(service));
     wanted.extend(steps::shared(service));
+    wanted.extend(cache_operator::shared(service));
     wanted.retain(|scenario| filter.wants(&scenario.name));
     wanted.is_empty() || run(&wanted, AT_ONCE)
 }

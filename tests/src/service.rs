@@ -107,6 +107,15 @@ impl Place {
         Self { folder, port }
     }
 
+    /// Runs an operator command on the data while no service runs on them, and waits for its end.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn operate(&self, args: &[&str]) -> Output {
+        let folder = self.folder.path();
+        operate(args, &folder.join("data"), &folder.join("service.toml"))
+    }
+
     /// Starts the service and waits until it is ready.
     ///
     /// # Panics
@@ -146,6 +155,19 @@ impl Place {
         service.wait_until_ready();
         service
     }
+}
+
+/// Runs an operator command, and waits for its end.
+fn operate(args: &[&str], data_dir: &Path, config: &Path) -> Output {
+    Command::new(binary())
+        .args(args)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .arg("--config")
+        .arg(config)
+        .env("NULLSPACED_GUEST_AGENT", setting("NULLSPACE_GUEST_AGENT"))
+        .output()
+        .expect("the binary was started before")
 }
 
 impl Default for Place {
@@ -221,15 +243,7 @@ impl Service {
     /// # Panics
     /// If it cannot be started.
     pub fn operate(&self, args: &[&str]) -> Output {
-        Command::new(binary())
-            .args(args)
-            .arg("--data-dir")
-            .arg(&self.data_dir)
-            .arg("--config")
-            .arg(&self.config)
-            .env("NULLSPACED_GUEST_AGENT", setting("NULLSPACE_GUEST_AGENT"))
-            .output()
-            .expect("the binary was started before")
+        operate(args, &self.data_dir, &self.config)
     }
 
     /// Runs a scenario of a Python script below `tests/real/client` with the published client, and

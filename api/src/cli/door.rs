@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::ports::EventReader as _;
+use executor::cache::Cache;
 use reqwest::{Client, Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::Failure;
 use crate::config::{Config, DataDir};
+use crate::service::cache::CacheDesk;
 use crate::service::operator;
 use crate::wire::admin::{CreatedKey, ErrorAnswer, KeyLine, NewKey, ResolvedTemplate};
-use crate::wiring::Foundation;
+use crate::wire::cache::{Collect, Collected, Eviction, Explanation, Kind, List};
+use crate::wiring::{self, Foundation};
 
-/// How long the service may take to answer.
+/// How long the views may take to follow the log.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why an operator's command was not done.
@@ -46,6 +49,9 @@ pub(super) enum Door {
     Data(Box<Foundation>),
 }
 
+/// How long the service may take to answer: a cleanup of a large cache removes many files.
+const ANSWER_PATIENCE: Duration = Duration::from_mins(10);
+
 impl Door {
     /// Opens the way to the data of `config`.
     pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
@@ -54,7 +60,7 @@ impl Door {
             let client = Client::builder()
                 .unix_socket(socket)
                 .no_proxy()
-                .timeout(PATIENCE)
+                .timeout(ANSWER_PATIENCE)
                 .build()?;
             return Ok(Self::Service(client));
         }
@@ -104,6 +110,51 @@ impl Door {
         }
     }
 
+    pub(super) async fn cache_list(&self, kind: Option<Kind>) -> Result<List, Failure> {
+        match self {
+            Self::Service(client) => {
+                let path = format!("cache{}", of_kind(kind));
+                ask(client, Method::GET, &path, None::<&()>).await
+            }
+            Self::Data(data) => Ok(desk(data).await?.list(kind).await?),
+        }
+    }
+
+    pub(super) async fn cache_explain(
+        &self,
+        key: &str,
+        kind: Option<Kind>,
+    ) -> Result<Explanation, Failure> {
+        match self {
+            Self::Service(client) => {
+                let path = format!("cache/entries/{}{}", encode(key), of_kind(kind));
+                ask(client, Method::GET, &path, None::<&()>).await
+            }
+            Self::Data(data) => Ok(desk(data).await?.explain(key, kind).await?),
+        }
+    }
+
+    pub(super) async fn cache_evict(
+        &self,
+        key: &str,
+        kind: Option<Kind>,
+    ) -> Result<Eviction, Failure> {
+        match self {
+            Self::Service(client) => {
+                let path = format!("cache/entries/{}{}", encode(key), of_kind(kind));
+                ask(client, Method::DELETE, &path, None::<&()>).await
+            }
+            Self::Data(data) => Ok(desk(data).await?.evict(key, kind).await?),
+        }
+    }
+
+    pub(super) async fn cache_collect(&self, wanted: Collect) -> Result<Collected, Failure> {
+        match self {
+            Self::Service(client) => ask(client, Method::POST, "cache/gc", Some(&wanted)).await,
+            Self::Data(data) => Ok(desk(data).await?.collect(wanted).await?),
+        }
+    }
+
     /// Lets go of the data.
     pub(super) async fn close(self) -> Result<(), Failure> {
         match self {
@@ -111,6 +162,17 @@ impl Door {
             Self::Data(data) => Ok(data.log.close().await?),
         }
     }
+}
+
+/// The cache of a data folder that no service runs on.
+async fn desk(data: &Foundation) -> Result<CacheDesk, Failure> {
+    let limits = wiring::worker::limits(&data.config);
+    let cache = Cache::open(data.config.data_dir.path(), &limits).await?;
+    Ok(data.desk(cache))
+}
+
+fn of_kind(kind: Option<Kind>) -> String {
+    kind.map_or_else(String::new, |kind| format!("?kind={}", kind.as_str()))
 }
 
 async fn listens(socket: &Path) -> bool {
@@ -214,20 +276,41 @@ mod tests {
         before.len()
     }
 
+    /// Looks at the cache, which holds one file; gives what explains it.
+    async fn use_cache(door: &Door) -> Explanation {
+        let list = door.cache_list(Some(Kind::Blob)).await.unwrap();
+        let [file] = list.entries.as_slice() else {
+            panic!("{list:?}")
+        };
+        let unknown = door.cache_evict("0123456789abcdef", None).await.unwrap();
+        assert_eq!(unknown.outcome, crate::wire::cache::Outcome::Unknown);
+        let wanted = Collect {
+            dry_run: true,
+            bytes_max: Some(0),
+        };
+        let collected = door.cache_collect(wanted).await.unwrap();
+        assert!(collected.dry_run && collected.removed.is_empty());
+        let begin = file.key.get(..20).unwrap();
+        door.cache_explain(begin, Some(Kind::Blob)).await.unwrap()
+    }
+
     #[tokio::test]
     async fn the_same_is_done_with_and_without_a_running_service() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         assert!(Door::open(&config).await.is_err());
         let (foundation, runner) = Foundation::open(config.clone()).await.unwrap();
+        foundation.blobs.put_bytes(b"x".to_vec()).await.unwrap();
         let service = Service::without_worker(foundation, runner).await.unwrap();
         let door = Door::open(&config).await.unwrap();
         assert!(matches!(door, Door::Service(_)));
         assert_eq!(use_keys(&door).await, 1);
+        let explained = use_cache(&door).await;
         door.close().await.unwrap();
         service.stop().await.unwrap();
         let door = Door::open(&config).await.unwrap();
         assert!(matches!(door, Door::Data(_)));
+        assert_eq!(use_cache(&door).await, explained);
         assert_eq!(use_keys(&door).await, 1);
         door.close().await.unwrap();
     }

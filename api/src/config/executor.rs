@@ -34,8 +34,11 @@ pub struct Executor {
     pub step_processes_max: u32,
     /// How long one attempt of a build may take, in seconds.
     pub build_timeout_secs: u64,
-    /// How much the layer cache may hold, in MiB; the least recently used layers go beyond.
+    /// How much the layer cache may hold, in MiB; the least recently used layers go beyond, except
+    /// those that a running build or a template needs.
     pub layer_cache_mb_max: u64,
+    /// How much of the disk is to stay free, in MiB; layers go below, with the same exceptions.
+    pub free_disk_mb_min: u64,
 }
 
 impl Default for Executor {
@@ -54,6 +57,7 @@ impl Default for Executor {
             step_processes_max: 4096,
             build_timeout_secs: 7200,
             layer_cache_mb_max: 20_480,
+            free_disk_mb_min: 1024,
         }
     }
 }

@@ -117,6 +117,7 @@ pub const SETTINGS: &[Setting] = &[
     number("executor.step_processes_max"),
     number("executor.build_timeout_secs"),
     number("executor.layer_cache_mb_max"),
+    number("executor.free_disk_mb_min"),
     text("vmm.accelerator"),
     text("vmm.qemu"),
     text("vmm.kernel"),

@@ -13,8 +13,10 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::{reply, request_id, route};
 use crate::service::App;
+use crate::service::cache::CacheError;
 use crate::service::operator::{self, OperatorError};
 use crate::wire::admin::NewKey;
+use crate::wire::cache::{Collect, Kind};
 
 /// The largest body that is read here.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -73,7 +75,61 @@ async fn answer(
             let resolved = operator::resolve(&app.views, owner, reference).map_err(refused)?;
             reply::json(StatusCode::OK, &resolved)
         }
+        (method, ["admin", "cache", rest @ ..]) => cache(method, rest, request, body, app).await,
         _ => Err(ApiError::RouteNotFound),
+    }
+}
+
+/// What is kept to be used again.
+async fn cache(
+    method: &str,
+    segments: &[&str],
+    request: &HttpRequest,
+    body: &mut Body,
+    app: &App,
+) -> Result<HttpResponse, ApiError> {
+    let parameters = Parameters::read(request.query_string())?;
+    let kind = parameters
+        .get("kind")
+        .map(|word| serde_json::from_value::<Kind>(word.into()))
+        .transpose()
+        .map_err(|_| ApiError::field("kind", "must be layer, artifact or blob"))?;
+    match (method, segments) {
+        ("GET", []) => {
+            let list = app.desk.list(kind).await.map_err(unanswered)?;
+            reply::json(StatusCode::OK, &list)
+        }
+        ("POST", ["gc"]) => {
+            let bytes = body.bytes(BODY_BYTES_MAX).await?;
+            let wanted: Collect = serde_json::from_slice(&bytes)
+                .map_err(|err| ApiError::BadRequest(err.to_string()))?;
+            let collected = app.desk.collect(wanted).await.map_err(unanswered)?;
+            reply::json(StatusCode::OK, &collected)
+        }
+        ("GET", ["entries", key]) => {
+            let explanation = app.desk.explain(key, kind).await.map_err(unanswered)?;
+            reply::json(StatusCode::OK, &explanation)
+        }
+        ("DELETE", ["entries", key]) => {
+            let eviction = app.desk.evict(key, kind).await.map_err(unanswered)?;
+            reply::json(StatusCode::OK, &eviction)
+        }
+        _ => Err(ApiError::RouteNotFound),
+    }
+}
+
+fn unanswered(err: CacheError) -> ApiError {
+    match err {
+        CacheError::Ambiguous { .. } | CacheError::NoKey => ApiError::BadRequest(err.to_string()),
+        err @ (CacheError::Artifacts(_)
+        | CacheError::Layers(_)
+        | CacheError::Blobs(_)
+        | CacheError::Views(_)
+        | CacheError::Stalled(_)
+        | CacheError::Log(_)
+        | CacheError::Load(_)
+        | CacheError::Listing(_)
+        | CacheError::Interrupted(_)) => ApiError::internal(err),
     }
 }
 

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::reply;
 use crate::normalise::{self, Announcement};
 use crate::service::App;
-use crate::service::context::blob_error;
+use crate::service::context::{arrival, blob_error};
 use crate::service::keys::Caller;
 use crate::service::uploads::{Announced, UploadName};
 use crate::wire::blob::{PreflightResponse, PreflightResult};
@@ -158,12 +158,15 @@ pub async fn put(
             Err(err) => Some((Err(err), body)),
         }
     });
+    let arrival = arrival(&announced.digest, &caller.owner, &app.uploads, &app.blobs).await?;
     app.blobs
         .put(expected, pieces)
         .await
         .map_err(|err| refused(err, id))?;
-    let recorded = app.uploads.record(&caller.owner, &name, announced).await;
-    recorded.map_err(ApiError::internal)?;
+    let recorded = app
+        .uploads
+        .record(&caller.owner, &name, announced, Some(arrival));
+    recorded.await.map_err(ApiError::internal)?;
     Ok(reply::no_content())
 }
 

@@ -3,6 +3,7 @@
 mod bases;
 mod blobs;
 mod builds;
+mod cache;
 mod keys;
 mod shapes;
 mod streams;

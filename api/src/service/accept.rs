@@ -47,8 +47,10 @@ async fn accept_whole(
     let base = bases::resolve(app, caller, &request)?;
     let files = std::mem::take(&mut request.context);
     let secrets = std::mem::take(&mut request.secrets);
-    request.definition.context =
-        context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
+    // Nothing that the request refers to is evicted before the log says that it is needed.
+    let _held = app.uploads.hold().await;
+    let stored = context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
+    request.definition.context = stored.context;
     let template_id = app.ids.new_template_id();
     let mut requested = Requested {
         definition_digest: request.definition.digest(),
@@ -66,6 +68,7 @@ async fn accept_whole(
         base,
         registry_auth: secrets.registry_kinds(),
         retry_of: None,
+        arrivals: stored.arrivals,
         idempotency_key: None,
         max_attempts: app.config.executor.max_attempts,
     };
@@ -90,6 +93,7 @@ pub async fn accept_retry(
     let runtime = app.runtime.clone();
     let app = Arc::clone(app);
     let accepting = async move {
+        let _held = app.uploads.hold().await;
         let (state, _) = app
             .dispatcher
             .load_build(&of)

@@ -14,6 +14,7 @@ use domain::Digest;
 use domain::ids::{BlobId, UploadId};
 use domain::name::Owner;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// What a file is announced as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,26 @@ pub struct Announced {
     pub digest: Digest,
     /// Its length.
     pub bytes: u64,
+}
+
+/// How a content came to its owner's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// Its owner had not sent it before.
+    New,
+    /// It was there, and was sent all the same.
+    Again,
+}
+
+/// What is kept of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    content: Announced,
+    /// How it arrived, until a request refers to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arrival: Option<Arrival>,
 }
 
 /// Under which name a file is sent and referred to.
@@ -57,6 +78,9 @@ pub struct Uploads {
     dir: Arc<Path>,
     pending: Arc<Mutex<HashMap<Owner, Pending>>>,
     pending_count_max: usize,
+    /// Held by requests between the look for a content and the event that needs it, and alone by
+    /// whoever removes contents.
+    gate: Arc<RwLock<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +106,18 @@ impl Uploads {
             dir: dir.into(),
             pending: Arc::default(),
             pending_count_max,
+            gate: Arc::default(),
         }
+    }
+
+    /// Contents stay while this is held.
+    pub async fn hold(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.gate).read_owned().await
+    }
+
+    /// Nobody refers to contents anew while this is held.
+    pub async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.gate).write_owned().await
     }
 
     /// Remembers that `owner` will send a file under `name`.
@@ -129,7 +164,30 @@ impl Uploads {
         name: &UploadName,
     ) -> Result<Option<Announced>, UploadsError> {
         let path = self.path(owner, name);
-        blocking(move || read(&path)).await
+        blocking(move || Ok(read(&path)?.map(|record| record.content))).await
+    }
+
+    /// How the content under `name` arrived, if nobody has asked since.
+    ///
+    /// # Errors
+    /// [`UploadsError`].
+    pub async fn take_arrival(
+        &self,
+        owner: &Owner,
+        name: &UploadName,
+    ) -> Result<Option<Arrival>, UploadsError> {
+        let path = self.path(owner, name);
+        blocking(move || {
+            let Some(mut record) = read(&path)? else {
+                return Ok(None);
+            };
+            let arrival = record.arrival.take();
+            if arrival.is_some() {
+                write(&path, record)?;
+            }
+            Ok(arrival)
+        })
+        .await
     }
 
     /// What `owner` has sent of `names`, in their order.
@@ -142,11 +200,13 @@ impl Uploads {
         names: &[UploadName],
     ) -> Result<Vec<Option<Announced>>, UploadsError> {
         let paths: Vec<_> = names.iter().map(|name| self.path(owner, name)).collect();
-        blocking(move || paths.iter().map(|path| read(path)).collect()).await
+        let content =
+            |path: &PathBuf| Ok::<_, UploadsError>(read(path)?.map(|record| record.content));
+        blocking(move || paths.iter().map(content).collect()).await
     }
 
-    /// Records that `owner` has sent `content` under `name`. The same content need not be sent
-    /// again under the content's own name.
+    /// Records that `owner` has sent `content` under `name`, and how it arrived. The same content
+    /// need not be sent again under the content's own name.
     ///
     /// # Errors
     /// [`UploadsError`].
@@ -155,13 +215,25 @@ impl Uploads {
         owner: &Owner,
         name: &UploadName,
         content: Announced,
+        arrival: Option<Arrival>,
     ) -> Result<(), UploadsError> {
         let own = UploadName::Content(BlobId::of(&content.digest));
-        let mut paths = vec![self.path(owner, &own)];
-        if *name != own {
-            paths.push(self.path(owner, name));
-        }
-        blocking(move || paths.iter().try_for_each(|path| write(path, content))).await?;
+        let other = (*name != own).then(|| self.path(owner, &own));
+        let path = self.path(owner, name);
+        blocking(move || {
+            // An upload that is repeated before it was referred to arrived as it did at first.
+            let earlier = read(&path)?.and_then(|record| record.arrival);
+            let arrival = earlier.or(arrival);
+            write(&path, Record { content, arrival })?;
+            match other {
+                Some(other) if read(&other)?.is_none() => {
+                    let arrival = None;
+                    write(&other, Record { content, arrival })
+                }
+                Some(_) | None => Ok(()),
+            }
+        })
+        .await?;
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pending) = pending.get_mut(owner)
             && pending.announced.remove(name).is_some()
@@ -186,7 +258,7 @@ fn fault(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Uploads
     }
 }
 
-fn read(path: &Path) -> Result<Option<Announced>, UploadsError> {
+fn read(path: &Path) -> Result<Option<Record>, UploadsError> {
     match std::fs::read(path) {
         // A file that was cut off by a crash counts as none: the content is sent again.
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -195,7 +267,7 @@ fn read(path: &Path) -> Result<Option<Announced>, UploadsError> {
     }
 }
 
-fn write(path: &Path, content: Announced) -> Result<(), UploadsError> {
+fn write(path: &Path, content: Record) -> Result<(), UploadsError> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(folder).map_err(fault("make", folder))?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fault("write", path))?;
@@ -234,7 +306,7 @@ mod tests {
         let uploads = Uploads::new(dir.path().to_owned(), 10);
         let (one, other): (Owner, Owner) = ("a".parse().unwrap(), "b".parse().unwrap());
         let (name, announced) = content("x");
-        uploads.record(&one, &name, announced).await.unwrap();
+        uploads.record(&one, &name, announced, None).await.unwrap();
         assert_eq!(uploads.arrived(&one, &name).await.unwrap(), Some(announced));
         assert_eq!(uploads.arrived(&other, &name).await.unwrap(), None);
         let reopened = Uploads::new(dir.path().to_owned(), 10);
@@ -254,7 +326,10 @@ mod tests {
         assert!(matches!(fresh, UploadName::Fresh(_)));
         uploads.announce(&owner, fresh.clone(), announced);
         assert_eq!(uploads.arrived(&owner, &fresh).await.unwrap(), None);
-        uploads.record(&owner, &fresh, announced).await.unwrap();
+        uploads
+            .record(&owner, &fresh, announced, None)
+            .await
+            .unwrap();
         assert!(uploads.arrived(&owner, &fresh).await.unwrap().is_some());
         assert!(uploads.arrived(&owner, &name).await.unwrap().is_some());
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use executor::cache::Cache;
 use executor::image::{Mirror, RegistryConfig};
 use executor::limits::Limits;
 use executor::native::container::{BindFile, NetworkAccess};
@@ -33,14 +34,15 @@ pub enum WorkerStartError {
     Open(#[from] OpenError),
 }
 
-/// Starts the worker in the background. The receiver turns true when it is ready to build.
+/// Starts the worker in the background. The receiver turns true when it is ready to build; the cache
+/// is what it works with.
 ///
 /// # Errors
 /// [`WorkerStartError`].
 pub(super) async fn start(
     foundation: &Foundation,
     background: &mut Background,
-) -> Result<watch::Receiver<bool>, WorkerStartError> {
+) -> Result<(watch::Receiver<bool>, Cache), WorkerStartError> {
     let shared = Shared {
         dispatcher: foundation.dispatcher.clone(),
         log: foundation.log.clone(),
@@ -52,12 +54,13 @@ pub(super) async fn start(
     let settings = settings(&foundation.config)?;
     let worker_limits = settings.limits.worker;
     let services = Services::open(shared, settings).await?;
+    let cache = services.cache();
     let (worker, ready) = Worker::new(Arc::new(services), worker_limits);
     let shutdown = background.first();
     background.spawn("worker", async move {
         worker.run(shutdown).await.map_err(Into::into)
     });
-    Ok(ready)
+    Ok((ready, cache))
 }
 
 fn settings(config: &Config) -> io::Result<Settings> {
@@ -72,7 +75,7 @@ fn settings(config: &Config) -> io::Result<Settings> {
 }
 
 /// The worker's bounds, as far as they are set.
-pub(super) fn limits(config: &Config) -> Limits {
+pub(crate) fn limits(config: &Config) -> Limits {
     let executor = &config.executor;
     let mut limits = Limits::default();
     limits.worker.concurrent_builds_max = executor.concurrent_builds;
@@ -89,6 +92,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         ..ids
     });
     limits.worker.layer_bytes_max = executor.layer_cache_mb_max.saturating_mul(BYTES_PER_MIB);
+    limits.worker.layer_free_bytes_min = executor.free_disk_mb_min.saturating_mul(BYTES_PER_MIB);
     limits
 }
 

@@ -27,6 +27,7 @@ types!(
         CacheMissed,
         CacheBypassed,
         CacheStored,
+        FilesCounted,
         StepStarted,
         StepFinished,
         StepLogged,

@@ -324,6 +324,8 @@ pub fn retry(of: &BuildId, state: &Build, request: RetryRequest) -> Result<Reque
         ..(*accepted.requested).clone()
     };
     requested.idempotency_key = None;
+    // It brings no files: all of them are there.
+    requested.arrivals = None;
     if let Some(tags) = request.tags {
         requested.tags = tags;
     }

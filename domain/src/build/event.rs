@@ -1,8 +1,14 @@
 //! The events of a build stream: past tense, the least that makes the fact whole, no secret value.
 
+mod cache;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use cache::{
+    BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, FilesCounted,
+};
 
 use super::{Fence, Snapshotted};
 use crate::definition::{Backend, Definition, Readiness, SourceType};
@@ -34,6 +40,8 @@ pub enum Event {
     CacheBypassed(CacheBypassed),
     /// Something was put into the cache.
     CacheStored(CacheStored),
+    /// Further files were looked up, and are not told one by one.
+    FilesCounted(FilesCounted),
     /// A step began.
     StepStarted(StepStarted),
     /// A step ended.
@@ -93,6 +101,10 @@ pub struct Requested {
     /// The build that this one repeats, and the first of the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<RetryOf>,
+    /// Which contents the request brought: a stored [`crate::definition::Arrivals`]. Nothing if all
+    /// that it refers to was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<Digest>,
     /// The caller's idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
@@ -231,75 +243,6 @@ pub struct BaseResolved {
     pub reference: String,
     /// The image's manifest, or the artifact of the base template.
     pub digest: Digest,
-}
-
-/// What a cache entry holds, in the wire's vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CacheKind {
-    /// A file's content.
-    FileBlob,
-    /// What a step changed.
-    Layer,
-    /// A whole artifact.
-    FinalArtifact,
-}
-
-/// Which cache entry is meant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheSubject {
-    /// What it holds.
-    pub kind: CacheKind,
-    /// What it is called in the log, for example the step's title.
-    pub subject: String,
-    /// The step, 1-based.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step_index: Option<u32>,
-    /// The key it was looked up by.
-    pub key: Digest,
-}
-
-/// Something was not in the cache.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheMissed {
-    /// What was looked up.
-    #[serde(flatten)]
-    pub entry: CacheSubject,
-    /// The first input that differs from the nearest earlier entry, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub difference: Option<String>,
-}
-
-/// Why the cache was not asked, in the wire's vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BypassReason {
-    /// The request wants everything built anew.
-    WholeBuildSkipCache,
-    /// A `skip_cache` step stands before.
-    BuilderCacheBoundary,
-    /// The files were uploaded anew.
-    ForceUpload,
-}
-
-/// The cache was not asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheBypassed {
-    /// What would have been looked up.
-    #[serde(flatten)]
-    pub entry: CacheSubject,
-    /// Why it was not.
-    pub reason: BypassReason,
-}
-
-/// Something was put into the cache.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheStored {
-    /// What was stored.
-    #[serde(flatten)]
-    pub entry: CacheSubject,
-    /// How large it is.
-    pub bytes: u64,
 }
 
 /// A step began.
@@ -456,6 +399,7 @@ impl Event {
             Self::CacheMissed(_) => "CacheMissed",
             Self::CacheBypassed(_) => "CacheBypassed",
             Self::CacheStored(_) => "CacheStored",
+            Self::FilesCounted(_) => "FilesCounted",
             Self::StepStarted(_) => "StepStarted",
             Self::StepFinished(_) => "StepFinished",
             Self::StepLogged(_) => "StepLogged",
@@ -486,6 +430,7 @@ impl Event {
             | Self::CacheMissed(_)
             | Self::CacheBypassed(_)
             | Self::CacheStored(_)
+            | Self::FilesCounted(_)
             | Self::StepStarted(_)
             | Self::StepFinished(_)
             | Self::RootfsBuilt(_)
@@ -520,6 +465,7 @@ impl Event {
             | Self::CacheMissed(_)
             | Self::CacheBypassed(_)
             | Self::CacheStored(_)
+            | Self::FilesCounted(_)
             | Self::StepStarted(_)
             | Self::StepFinished(_)
             | Self::StepLogged(_)

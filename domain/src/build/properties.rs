@@ -52,6 +52,7 @@ fn requested(secret_ids: &[&str]) -> Box<Requested> {
         base: None,
         registry_auth: std::collections::BTreeMap::new(),
         retry_of: None,
+        arrivals: None,
         idempotency_key: None,
         max_attempts: 2,
     })

@@ -1,6 +1,6 @@
 //! The files that steps may copy: a listing whose content is in the blob store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,37 @@ pub struct ContextRef {
     pub file_count: u64,
     /// The sum of their sizes in bytes.
     pub total_bytes: u64,
+}
+
+/// Which contents a request brought, in the blob store: what was not referred to as known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrivals {
+    /// Those that their owner had never sent before.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub new: BTreeSet<Digest>,
+    /// Those that were there and were sent all the same.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub again: BTreeSet<Digest>,
+}
+
+impl Arrivals {
+    /// Whether the request brought nothing.
+    pub fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.again.is_empty()
+    }
+
+    /// Whether the request brought this content.
+    pub fn contains(&self, content: &Digest) -> bool {
+        self.new.contains(content) || self.again.contains(content)
+    }
+
+    /// The stored form.
+    ///
+    /// # Panics
+    /// Never: digests have a JSON form.
+    pub fn to_stored(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("digests are text and no serializer fails")
+    }
 }
 
 /// The files of a context: sorted by path, each path once, none outside.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use domain::Digest;
 use domain::ids::ArtifactId;
@@ -45,19 +45,20 @@ impl ArtifactStore {
     pub async fn find(&self, key: &Digest) -> Result<Option<Artifact>, ArtifactError> {
         let (store, path) = (self.clone(), self.link_path(key));
         blocking(move || {
-            let text = match read_bounded(&path, LINK_BYTES_MAX) {
-                Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Vec::new(),
-                Err(error) => return Err(io_error("read", &path)(error)),
+            let id = match linked(&path) {
+                Err(ArtifactError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    return Ok(None);
+                }
+                linked => linked?,
             };
-            let id = std::str::from_utf8(&text)
-                .ok()
-                .and_then(|text| text.strip_suffix('\n'))
-                .and_then(|text| text.parse::<ArtifactId>().ok());
             let found = id.map(|id| store.get_blocking(&id));
             match found {
-                Some(Ok(artifact)) => return Ok(Some(artifact)),
+                Some(Ok(artifact)) => {
+                    super::listing::stamp(&artifact.dir);
+                    return Ok(Some(artifact));
+                }
                 Some(Err(
                     error @ (ArtifactError::Corrupt { .. } | ArtifactError::Schema { .. }),
                 )) => {
@@ -80,4 +81,19 @@ impl ArtifactStore {
     fn link_path(&self, key: &Digest) -> PathBuf {
         self.root.join(KEYS).join(key.hex())
     }
+}
+
+/// The artifact that a link names; nothing if it names none.
+///
+/// # Errors
+/// [`ArtifactError::Io`] if it is not there or cannot be read.
+pub(super) fn linked(path: &Path) -> Result<Option<ArtifactId>, ArtifactError> {
+    let text = match read_bounded(path, LINK_BYTES_MAX) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Ok(None),
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let text = std::str::from_utf8(&text).ok();
+    let id = text.and_then(|text| text.strip_suffix('\n'));
+    Ok(id.and_then(|id| id.parse().ok()))
 }

@@ -8,6 +8,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::manifest::tests::description;
 use super::*;
+use crate::cache::Cache;
+use crate::layers::LayerStore;
+use crate::limits::layers::LayerLimits;
 
 async fn store(dir: &Path) -> ArtifactStore {
     ArtifactStore::open(dir.join("store"), ArtifactLimits::default())
@@ -295,4 +298,91 @@ async fn a_file_from_another_file_system_is_adopted_with_its_holes() {
         .await
         .unwrap_err();
     assert!(matches!(error, ArtifactError::Io { .. }), "{error}");
+}
+
+/// The layers that [`description`] names, in a store of their own.
+async fn layers(dir: &Path) -> LayerStore {
+    let layers = LayerStore::open(dir.join("layers"), LayerLimits::default()).unwrap();
+    let mut stack = Vec::new();
+    for key in description().layers {
+        let build = |_| async { Ok::<_, std::convert::Infallible>(()) };
+        stack.push(layers.get_or_build(key, build).await.unwrap().0);
+    }
+    layers.stack(&stack);
+    layers
+}
+
+#[tokio::test]
+async fn the_layers_of_an_artifact_stay_after_a_restart_until_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let artifacts = store(dir.path()).await;
+    let id = published(&artifacts).await.id().clone();
+    // A store that has just been opened knows of no pins.
+    let cache = Cache::over(layers(dir.path()).await, artifacts)
+        .await
+        .unwrap();
+    assert_eq!(cache.layers.evict_to(0).await.unwrap().layers, []);
+    let claim = cache.artifacts.claim(&id).await.unwrap();
+    cache.remove(claim).await.unwrap();
+    let evicted = cache.layers.evict_to(0).await.unwrap();
+    let topmost_first: Vec<Digest> = description().layers.into_iter().rev().collect();
+    assert_eq!(evicted.layers, topmost_first);
+}
+
+#[tokio::test]
+async fn a_list_shows_what_artifacts_take_who_holds_them_and_when_they_were_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let held = published(&store).await;
+    let key = Digest::of(b"key");
+    store.link(&key, held.id()).await.unwrap();
+    assert_eq!(store.links().await.unwrap(), [(key, held.id().clone())]);
+    let listed = |stored: Vec<StoredArtifact>| {
+        let [one] = stored.as_slice() else {
+            panic!("{stored:?}")
+        };
+        one.clone()
+    };
+    let one = listed(store.stored().await.unwrap());
+    assert!(one.in_use && one.disk_bytes < 1 << 20, "{one:?}");
+    let id = held.id().clone();
+    drop(held);
+    let before = listed(store.stored().await.unwrap());
+    assert!(!before.in_use);
+    // The kernel's clock of file times ticks slowly: use it until that counts as later.
+    let used = async {
+        loop {
+            drop(store.find(&key).await.unwrap().unwrap());
+            let after = listed(store.stored().await.unwrap());
+            if after.used_at > before.used_at {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), used)
+        .await
+        .expect("a use is noted");
+    // A damaged one is listed as well.
+    let manifest = store.root.join(id.as_str()).join(MANIFEST);
+    fs::remove_file(manifest).unwrap();
+    assert!(listed(store.stored().await.unwrap()).manifest.is_none());
+}
+
+#[tokio::test]
+async fn a_claimed_artifact_is_given_to_nobody_and_comes_back_if_it_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let id = published(&store).await.id().clone();
+    let claim = store.claim(&id).await.unwrap();
+    let again = store.claim(&id).await.unwrap_err();
+    assert!(matches!(again, ArtifactError::InUse { .. }), "{again}");
+    drop(claim);
+    let held = store.get(&id).await.unwrap();
+    let refused = store.claim(&id).await.unwrap_err();
+    assert!(matches!(refused, ArtifactError::InUse { .. }), "{refused}");
+    drop(held);
+    store.claim(&id).await.unwrap().remove().await.unwrap();
+    let gone = store.claim(&id).await.unwrap_err();
+    assert!(matches!(gone, ArtifactError::Missing { .. }), "{gone}");
 }

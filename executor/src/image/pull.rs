@@ -89,7 +89,7 @@ impl Registry {
             .buffered(self.limits().layers_parallel_max.max(1))
             .try_collect()
             .await?;
-        store.touch(&layers);
+        store.stack(&layers);
         Ok(layers)
     }
 }

@@ -7,6 +7,7 @@
 //! ROOT/<64 hex>/diff/        the layer: what overlayfs gets
 //! ROOT/<64 hex>/meta.json    {"format":1,"key":"sha256:…","content_bytes":…}; its time of change is
 //!                            the layer's last use
+//! ROOT/<64 hex>/beneath      a link whose text is the name of the layer that this one lies on, or `bottom`
 //! ROOT/recipes/              what layers were made of, and artifacts: see `recipes`
 //! ROOT/.tmp-…                layers under way or on their way out; removed at the next start
 //! ```
@@ -15,6 +16,8 @@
 //! for a name is complete, whatever moment the machine stopped at.
 
 mod disk;
+mod evict;
+mod index;
 mod recipes;
 mod scratch;
 mod staging;
@@ -31,6 +34,8 @@ use domain::Digest;
 
 use crate::limits::layers::LayerLimits;
 
+pub use evict::{Evicted, Refused, StoredLayer};
+use index::Index;
 pub use recipes::{Place, Recipes};
 pub use staging::Staging;
 
@@ -49,21 +54,6 @@ struct Inner {
     /// One lock per key that is being built; a build that ends leaves nothing behind.
     flights: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     recipes: Recipes,
-}
-
-/// What the store holds. `use_count` is a clock of uses.
-#[derive(Debug, Default)]
-struct Index {
-    entries: HashMap<Digest, Entry>,
-    content_bytes: u64,
-    use_count: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    content_bytes: u64,
-    last_use: u64,
-    handle: Weak<Handle>,
 }
 
 /// A finished layer. While a handle lives, the layer is in use and stays.
@@ -94,6 +84,17 @@ impl Layer {
     }
 }
 
+/// What a layer lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beneath {
+    /// Nobody has said yet.
+    Unknown,
+    /// Nothing.
+    Bottom,
+    /// This layer, and what that lies on.
+    Layer(Digest),
+}
+
 /// Whether a layer was there or had to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provenance {
@@ -103,15 +104,6 @@ pub enum Provenance {
     Joined,
     /// It was made now.
     Built,
-}
-
-/// What an eviction removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Evicted {
-    /// The layers, longest unused first.
-    pub layers: Vec<Digest>,
-    /// The bytes they took.
-    pub content_bytes: u64,
 }
 
 /// Why the store could not keep its promise.
@@ -181,7 +173,9 @@ impl LayerStore {
         let lock = disk::lock(&root)?;
         let mut index = Index::default();
         for found in disk::recover(&root)? {
+            let beneath = disk::beneath(&root.join(found.key.hex()));
             index.insert(found.key, found.content_bytes);
+            index.lay(&found.key, beneath);
         }
         let recipes = Recipes::open(root.join(recipes::FOLDER), limits.recipes);
         Ok(Self(Arc::new(Inner {
@@ -231,12 +225,23 @@ impl LayerStore {
         Some(layer)
     }
 
-    /// Marks the layers of a mount, given bottom first, as used: the lowest as the last of all, so
-    /// that an eviction takes what is built on a layer before the layer.
-    pub fn touch(&self, layers: &[Layer]) {
-        for layer in layers.iter().rev() {
-            self.index().touch(layer.key());
-            self.stamp(layer);
+    /// Learns which layer lies on which from the layers of a mount, bottom first.
+    ///
+    /// What a layer changes makes sense on the layers beneath alone, and one of them that is made anew
+    /// under its key may differ: so none of them goes before it.
+    pub fn stack(&self, layers: &[Layer]) {
+        let mut beneath = Beneath::Bottom;
+        for layer in layers {
+            if self.index().lay(layer.key(), beneath) {
+                let folder = self.folder(layer.key());
+                aside(move || {
+                    if let Err(error) = disk::lay(&folder, beneath) {
+                        // It then counts as the first to go, which is safe.
+                        tracing::debug!(path = %folder.display(), %error, "what a layer lies on was not written");
+                    }
+                });
+            }
+            beneath = Beneath::Layer(*layer.key());
         }
     }
 
@@ -278,40 +283,6 @@ impl LayerStore {
         let layer = self.commit(key, staging).await?;
         drop(turn);
         Ok((layer, Provenance::Built))
-    }
-
-    /// Removes layers, the longest unused first, until all take at most `bytes_max` bytes or the
-    /// rest is in use.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]: what could not be removed is no longer served, and goes away at the next
-    /// start.
-    pub async fn evict_to(&self, bytes_max: u64) -> Result<Evicted, StoreError> {
-        let store = self.clone();
-        run_blocking(move || store.evict_to_blocking(bytes_max)).await
-    }
-
-    fn evict_to_blocking(&self, bytes_max: u64) -> Result<Evicted, StoreError> {
-        let mut evicted = Evicted::default();
-        let mut leaving = Vec::new();
-        {
-            let mut index = self.index();
-            for key in index.idle() {
-                if index.content_bytes <= bytes_max {
-                    break;
-                }
-                // Under its new name nobody finds it, and a crash from here on removes it.
-                let target = self.temporary("evicted", &key);
-                disk::rename(&self.folder(&key), &target)?;
-                leaving.push(target);
-                evicted.content_bytes += index.remove(&key);
-                evicted.layers.push(key);
-            }
-        }
-        for path in leaving {
-            disk::remove(&path)?;
-        }
-        Ok(evicted)
     }
 
     async fn stage(&self, key: &Digest) -> Result<Staging, StoreError> {
@@ -376,71 +347,19 @@ impl LayerStore {
     /// Writes the last use to disk, beside the caller: a lost stamp only changes an eviction's order.
     fn stamp(&self, layer: &Layer) {
         let meta = self.folder(layer.key()).join(disk::META);
-        let stamp = move || {
+        aside(move || {
             if let Err(error) = disk::stamp(&meta) {
                 tracing::debug!(path = %meta.display(), %error, "a layer's last use was not written");
             }
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(stamp)),
-            Err(_) => stamp(),
-        }
+        });
     }
 }
 
-impl Index {
-    fn insert(&mut self, key: Digest, content_bytes: u64) {
-        self.remove(&key);
-        self.use_count += 1;
-        self.content_bytes += content_bytes;
-        let entry = Entry {
-            content_bytes,
-            last_use: self.use_count,
-            handle: Weak::new(),
-        };
-        self.entries.insert(key, entry);
-    }
-
-    fn remove(&mut self, key: &Digest) -> u64 {
-        let bytes = self
-            .entries
-            .remove(key)
-            .map_or(0, |entry| entry.content_bytes);
-        self.content_bytes -= bytes;
-        bytes
-    }
-
-    fn touch(&mut self, key: &Digest) {
-        self.use_count += 1;
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.last_use = self.use_count;
-        }
-    }
-
-    fn acquire(&mut self, key: &Digest, path: PathBuf) -> Option<Layer> {
-        self.touch(key);
-        let entry = self.entries.get_mut(key)?;
-        let handle = entry.handle.upgrade().unwrap_or_else(|| {
-            Arc::new(Handle {
-                key: *key,
-                path,
-                content_bytes: entry.content_bytes,
-            })
-        });
-        entry.handle = Arc::downgrade(&handle);
-        Some(Layer(handle))
-    }
-
-    /// The layers that nobody uses, longest unused first.
-    fn idle(&self) -> Vec<Digest> {
-        let mut idle: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.handle.strong_count() == 0)
-            .map(|(key, entry)| (entry.last_use, *key))
-            .collect();
-        idle.sort_unstable();
-        idle.into_iter().map(|(_, key)| key).collect()
+/// Does what may touch the disk beside the caller.
+fn aside(work: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
     }
 }
 

@@ -23,10 +23,14 @@ pub struct WorkerLimits {
     pub step_memory_mib_min: u32,
     /// The longest listing of a context that is read, in bytes.
     pub context_listing_bytes_max: u64,
-    /// What layers may take on the disk, in bytes, apart from those in use.
+    /// What layers may take on the disk, in bytes, apart from those that are needed.
     pub layer_bytes_max: u64,
     /// The layers of a template, those of its base among them. Fewer than the kernel mounts.
     pub template_layers_max: usize,
+    /// How much of the stores' filesystem layers leave free, in bytes, apart from those that are needed.
+    pub layer_free_bytes_min: u64,
+    /// Files of a build's copies that are told one by one; the others are counted.
+    pub told_files_max: usize,
 }
 
 impl Default for WorkerLimits {
@@ -44,6 +48,8 @@ impl Default for WorkerLimits {
             context_listing_bytes_max: 64 * 1024 * 1024,
             layer_bytes_max: 20 * 1024 * 1024 * 1024,
             template_layers_max: 400,
+            layer_free_bytes_min: 1024 * 1024 * 1024,
+            told_files_max: 200,
         }
     }
 }

@@ -331,6 +331,7 @@ impl NativeBuilder {
                 Some(made.layer)
             };
             layers.extend(made);
+            self.layers.stack(&layers);
             let finished = StepEvent::Finished {
                 duration: began.elapsed(),
                 exit_code,

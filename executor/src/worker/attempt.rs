@@ -85,22 +85,22 @@ impl Attempt {
         if let Err(error) = reporting.finish().await {
             warn!(error = %chain(&error), "the end of the build's log is lost");
         }
-        if let Err(error) = services
-            .layers
-            .evict_to(services.limits.worker.layer_bytes_max)
-            .await
-        {
-            warn!(error = %chain(&error), "the layer store could not be kept within its bound");
-        }
         let timed_out = timed_out.is_cancelled();
+        let lease = match &ended {
+            Ended::Ready(_, artifact) => Some(artifact.clone()),
+            Ended::Failed(_) | Ended::Stopped { .. } => None,
+        };
         let command = self.last_word(ended, fence, timed_out).await;
         self.scribe.record(command).await;
+        // Whoever asks the log for what needs the artifact finds the build in it now.
+        drop(lease);
+        keep_within(&services).await;
     }
 
     /// What the log is told at the end of an attempt.
     async fn last_word(&self, ended: Ended, fence: Fence, timed_out: bool) -> Command {
         match ended {
-            Ended::Ready(snapshotted) => Command::Complete { fence, snapshotted },
+            Ended::Ready(snapshotted, _) => Command::Complete { fence, snapshotted },
             Ended::Stopped { .. } if timed_out => {
                 let message = format!("The build took longer than {} s.", self.seconds_max);
                 Command::Fail {
@@ -125,6 +125,36 @@ impl Attempt {
                     },
                 }
             }
+        }
+    }
+}
+
+/// Makes room in the layer store; what is needed stays, whatever the bounds say.
+async fn keep_within(services: &Services) {
+    let limits = &services.limits.worker;
+    let (bytes_max, free_bytes_min) = (limits.layer_bytes_max, limits.layer_free_bytes_min);
+    match services.layers.keep_within(bytes_max, free_bytes_min).await {
+        Ok(evicted) => {
+            if !evicted.layers.is_empty() {
+                info!(
+                    layer_count = evicted.layers.len(),
+                    freed_bytes = evicted.content_bytes,
+                    left_bytes = evicted.left_bytes,
+                    "evicted layers"
+                );
+            }
+            if evicted.left_bytes > bytes_max {
+                warn!(
+                    left_bytes = evicted.left_bytes,
+                    bytes_max,
+                    pinned_bytes = evicted.pinned_bytes,
+                    used_bytes = evicted.used_bytes,
+                    "the layer store is above its bound: the rest is needed by templates and builds"
+                );
+            }
+        }
+        Err(error) => {
+            warn!(error = %chain(&error), "the layer store could not be kept within its bounds");
         }
     }
 }

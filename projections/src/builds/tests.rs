@@ -197,6 +197,35 @@ fn each_cache_is_counted_by_itself() {
     assert_eq!(cache.file_blob, CacheCounts::default());
 }
 
+#[test]
+fn files_that_are_told_in_one_sum_count_like_the_others() {
+    let mut history = History::default();
+    let file = build::CacheSubject {
+        kind: CacheKind::FileBlob,
+        ..layer(1, "a.txt")
+    };
+    let counted = build::FilesCounted {
+        hits: 40,
+        misses: 3,
+        bypasses: 2,
+        stores: 5,
+    };
+    history
+        .build(1, requested(1, &["a"]))
+        .build(1, started(1))
+        .build(1, BuildEvent::CacheHit(file))
+        .build(1, BuildEvent::FilesCounted(counted));
+    let cache = row(&history, 1).cache;
+    let expected = CacheCounts {
+        hits: 41,
+        misses: 3,
+        bypasses: 2,
+        stores: 5,
+    };
+    assert_eq!(cache.file_blob, expected);
+    assert_eq!(cache.layer, CacheCounts::default());
+}
+
 fn ids(page: &Page<BuildRow>) -> Vec<BuildId> {
     page.items.iter().map(|row| row.build_id.clone()).collect()
 }

@@ -70,6 +70,7 @@ impl Context {
             | Event::CacheMissed(_)
             | Event::CacheBypassed(_)
             | Event::CacheStored(_)
+            | Event::FilesCounted(_)
             | Event::StepLogged(_)
             | Event::RootfsBuilt(_)
             | Event::RootfsGrown(_)

@@ -5,8 +5,9 @@
 
 use domain::build::{
     BaseResolved, BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject,
-    CancelRequested, Cancelled, Event, LogStream, Phase, PhaseFinished, ReadinessPassed, Requested,
-    RetryScheduled, Snapshotted, Started, StepFinished, StepLogged, StepStarted,
+    CancelRequested, Cancelled, Event, FilesCounted, LogStream, Phase, PhaseFinished,
+    ReadinessPassed, Requested, RetryScheduled, Snapshotted, Started, StepFinished, StepLogged,
+    StepStarted,
 };
 use domain::definition::Readiness;
 use domain::failure::Failure;
@@ -36,6 +37,7 @@ pub(super) fn entries(
         Event::CacheMissed(it) => vec![cache_missed(time, it, context)],
         Event::CacheBypassed(it) => vec![cache_bypassed(time, it, context)],
         Event::CacheStored(it) => vec![cache_stored(time, it, context)],
+        Event::FilesCounted(it) => happened(Phase::Cache, counted_text(it)),
         Event::StepStarted(it) => vec![step_started(time, it)],
         Event::StepFinished(it) => vec![step_finished(time, it, context)],
         Event::StepLogged(it) => lines(it),
@@ -240,6 +242,20 @@ fn cache_stored(time: Timestamp, stored: &CacheStored, context: &Context) -> Log
         bytes(stored.bytes)
     );
     cache_entry(time, &stored.entry, CacheStatus::Stored, text, context)
+}
+
+fn counted_text(counted: &FilesCounted) -> String {
+    let parts = [
+        (counted.hits, "there"),
+        (counted.misses, "missing"),
+        (counted.bypasses, "uploaded anew"),
+        (counted.stores, "stored"),
+    ];
+    let told = parts.iter().filter(|(count, _)| *count > 0);
+    let told: Vec<String> = told
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    format!("Further files of the context: {}", told.join(", "))
 }
 
 fn step_started(time: Timestamp, step: &StepStarted) -> LogEntry {

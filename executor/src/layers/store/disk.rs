@@ -8,11 +8,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use domain::Digest;
+use domain::time::Timestamp;
 use rustix::fs::{AtFlags, FlockOperation, Timespec, Timestamps, UTIME_NOW};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::{Staging, StoreError};
+use super::{Beneath, Staging, StoreError};
 use crate::layers::remove::remove_tree;
 
 pub(super) const DIFF: &str = "diff";
@@ -20,6 +21,8 @@ pub(super) const WORK: &str = "work";
 pub(super) const META: &str = "meta.json";
 pub(super) const TEMPORARY: &str = ".tmp-";
 const LOCK: &str = "lock";
+const BENEATH: &str = "beneath";
+const BOTTOM: &str = "bottom";
 const FORMAT: u32 = 1;
 
 /// The description beside a layer.
@@ -144,6 +147,45 @@ pub(super) fn stamp(meta: &Path) -> io::Result<()> {
     };
     rustix::fs::utimensat(rustix::fs::CWD, meta, &times, AtFlags::empty())?;
     Ok(())
+}
+
+/// When a layer was used last.
+pub(super) fn used_at(folder: &Path) -> Option<Timestamp> {
+    let status = fs::metadata(folder.join(META)).ok()?;
+    let micros = status.mtime().checked_mul(1_000_000)?;
+    Timestamp::from_unix_micros(micros.checked_add(status.mtime_nsec() / 1000)?)
+}
+
+/// Writes what a layer lies on. The first word stands.
+pub(super) fn lay(folder: &Path, beneath: Beneath) -> io::Result<()> {
+    let text = match beneath {
+        Beneath::Unknown => return Ok(()),
+        Beneath::Bottom => BOTTOM.to_owned(),
+        Beneath::Layer(key) => key.hex(),
+    };
+    match std::os::unix::fs::symlink(text, folder.join(BENEATH)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What a layer lies on, as far as it was written.
+pub(super) fn beneath(folder: &Path) -> Beneath {
+    let Ok(text) = fs::read_link(folder.join(BENEATH)) else {
+        return Beneath::Unknown;
+    };
+    match text.to_str() {
+        Some(BOTTOM) => Beneath::Bottom,
+        Some(hex) => Digest::from_hex(hex).map_or(Beneath::Unknown, Beneath::Layer),
+        None => Beneath::Unknown,
+    }
+}
+
+/// Bytes that are free on the store's filesystem for whoever may use the last of them.
+pub(super) fn free_bytes(root: &Path) -> Result<u64, StoreError> {
+    let status = rustix::fs::statvfs(root)
+        .map_err(|error| failed("ask for the free space of", root)(error.into()))?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
 }
 
 pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {

@@ -276,8 +276,10 @@ async fn a_stack_is_evicted_from_its_top() {
     for name in ["base", "middle", "top"] {
         layers.push(put(&store, name, 1).await);
     }
-    store.touch(&layers);
+    store.stack(&layers);
     drop(layers);
     let evicted = store.evict_to(0).await.unwrap();
     assert_eq!(evicted.layers, [key("top"), key("middle"), key("base")]);
 }
+
+mod needs;

@@ -35,7 +35,7 @@ pub(in super::super) fn layers_of(
     }
     let layer = |key: &Digest| store.get(key).ok_or(NotABase::LayerGone(*key));
     let layers: Vec<Layer> = keys.iter().map(layer).collect::<Result<_, _>>()?;
-    store.touch(&layers);
+    store.stack(&layers);
     Ok(layers)
 }
 

@@ -3,7 +3,7 @@
 use domain::Digest;
 use domain::build::{
     BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject,
-    CancelRequested, Cancelled, Event as BuildEvent, RetryScheduled, Snapshotted,
+    CancelRequested, Cancelled, Event as BuildEvent, FilesCounted, RetryScheduled, Snapshotted,
 };
 use domain::failure::{Failure, FailureReason};
 
@@ -88,6 +88,20 @@ fn cache_entries_say_which_cache_did_what_and_why() {
     assert_eq!(
         (entries[2].step_index, entries[2].total_steps),
         (Some(1), Some(5))
+    );
+}
+
+#[test]
+fn files_that_are_not_told_one_by_one_are_told_in_one_entry() {
+    let counted = one(BuildEvent::FilesCounted(FilesCounted {
+        hits: 4090,
+        stores: 2,
+        misses: 2,
+        bypasses: 0,
+    }));
+    assert_eq!(
+        counted.message,
+        "Further files of the context: 4090 there, 2 missing, 2 stored"
     );
 }
 

@@ -1,0 +1,225 @@
+//! Taking entries away: one, or all that nobody needs.
+
+use std::collections::BTreeSet;
+
+use domain::Digest;
+use domain::ids::ArtifactId;
+use executor::artifact::ArtifactError;
+use executor::layers::{Evicted, Refused};
+
+use super::find::Entry;
+use super::{CacheDesk, CacheError};
+use crate::wire::cache::{Collect, Collected, Eviction, Kind, Line, Outcome, Removed};
+
+impl CacheDesk {
+    /// Removes one entry, unless it is needed.
+    ///
+    /// # Errors
+    /// [`CacheError`]; that it is needed or unknown is none.
+    pub async fn evict(&self, key: &str, kind: Option<Kind>) -> Result<Eviction, CacheError> {
+        match self.find(key, kind).await? {
+            None => Ok(unknown(key.to_owned())),
+            Some(Entry::Layer(layer)) => self.evict_layer(layer).await,
+            Some(Entry::Artifact(id)) => self.evict_artifact(id).await,
+            Some(Entry::Blob(digest)) => self.evict_blob(digest).await,
+        }
+    }
+
+    async fn evict_layer(&self, layer: Digest) -> Result<Eviction, CacheError> {
+        let sizes = self.layer_lines(&self.templates().await?).await?;
+        Ok(match self.cache.layers.evict(&layer).await? {
+            Ok(evicted) => removed(layer.to_string(), layers(&evicted, &sizes)),
+            Err(Refused::Unknown) => unknown(layer.to_string()),
+            Err(Refused::Needed { owners, in_use }) => {
+                let mut reasons = Vec::new();
+                if in_use {
+                    reasons.push("a running build uses it, or a layer that lies on it".to_owned());
+                }
+                if !owners.is_empty() {
+                    let by = self.with_templates(&owners).await?;
+                    reasons.push(format!("it is needed by {}", by.join(", ")));
+                }
+                needed(layer.to_string(), reasons.join("; "))
+            }
+        })
+    }
+
+    async fn with_templates(&self, artifacts: &[String]) -> Result<Vec<String>, CacheError> {
+        let templates = self.templates().await?;
+        let name = |artifact: &String| {
+            let needed = artifact.parse().ok();
+            let needed = needed.and_then(|id: ArtifactId| templates.get(&id));
+            match needed {
+                None => format!("the artifact {artifact}"),
+                Some(references) => {
+                    let references: Vec<&str> = references.iter().map(String::as_str).collect();
+                    format!("the artifact {artifact} ({})", references.join(", "))
+                }
+            }
+        };
+        Ok(artifacts.iter().map(name).collect())
+    }
+
+    async fn evict_artifact(&self, id: ArtifactId) -> Result<Eviction, CacheError> {
+        let lines = self.artifact_lines(&self.templates().await?).await?;
+        let bytes = lines.iter().find(|line| line.key == id.as_str());
+        let bytes = bytes.map_or(0, |line| line.bytes);
+        Ok(match self.remove_artifact(&id).await? {
+            Ok(()) => {
+                let one = Removed {
+                    kind: Kind::Artifact,
+                    key: id.to_string(),
+                    bytes,
+                };
+                removed(id.to_string(), vec![one])
+            }
+            Err(None) => unknown(id.to_string()),
+            Err(Some(reason)) => needed(id.to_string(), reason),
+        })
+    }
+
+    /// Removes an artifact, or says why it stays; no reason: it is not there.
+    async fn remove_artifact(
+        &self,
+        id: &ArtifactId,
+    ) -> Result<Result<(), Option<String>>, CacheError> {
+        // First the claim, then the look at the log: a build lets go of its artifact only when the
+        // log names it, so whoever needs it can be seen from here on.
+        let claim = match self.cache.artifacts.claim(id).await {
+            Ok(claim) => claim,
+            Err(ArtifactError::InUse { .. }) => {
+                return Ok(Err(Some("a build or a machine uses it".to_owned())));
+            }
+            Err(ArtifactError::Missing { .. }) => return Ok(Err(None)),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(references) = self.templates().await?.get(id) {
+            let references: Vec<&str> = references.iter().map(String::as_str).collect();
+            let reason = format!("it is needed by {}", references.join(", "));
+            return Ok(Err(Some(reason)));
+        }
+        self.cache.remove(claim).await?;
+        Ok(Ok(()))
+    }
+
+    async fn evict_blob(&self, digest: Digest) -> Result<Eviction, CacheError> {
+        let _alone = self.uploads.alone().await;
+        let lines = self.blob_lines().await?;
+        let key = digest.to_string();
+        let Some(line) = lines.into_iter().find(|line| line.key == key) else {
+            return Ok(unknown(key));
+        };
+        if line.is_needed() {
+            let builds: Vec<String> = line.needed_by.iter().map(super::explain::need).collect();
+            let reason = format!("it is needed by {}", builds.join(", "));
+            return Ok(needed(key, reason));
+        }
+        self.blobs.remove(&digest).await?;
+        let one = Removed {
+            kind: Kind::Blob,
+            key: key.clone(),
+            bytes: line.bytes,
+        };
+        Ok(removed(key, vec![one]))
+    }
+
+    /// Removes the artifacts that no template needs, and layers until the others take no more than
+    /// their bound. Files stay: builds may be retried.
+    ///
+    /// # Errors
+    /// [`CacheError`]; what went before it is gone.
+    pub async fn collect(&self, wanted: Collect) -> Result<Collected, CacheError> {
+        let bytes_max = wanted.bytes_max.unwrap_or(self.layer_bytes_max);
+        let templates = self.templates().await?;
+        let sizes = self.layer_lines(&templates).await?;
+        let artifacts = self.artifact_lines(&templates).await?;
+        let mut gone = Vec::new();
+        for line in artifacts.into_iter().filter(|line| !line.is_needed()) {
+            let is_gone = match line.key.parse::<ArtifactId>() {
+                Ok(_) if wanted.dry_run => true,
+                Ok(id) => self.remove_artifact(&id).await?.is_ok(),
+                Err(_) => false,
+            };
+            if is_gone {
+                gone.push(Removed {
+                    kind: Kind::Artifact,
+                    key: line.key,
+                    bytes: line.bytes,
+                });
+            }
+        }
+        let leaving: BTreeSet<String> = gone.iter().map(|gone| gone.key.clone()).collect();
+        let evicted = if wanted.dry_run {
+            self.cache.layers.plan_eviction(bytes_max, &leaving)
+        } else {
+            self.cache.layers.evict_to(bytes_max).await?
+        };
+        if evicted.left_bytes > bytes_max {
+            tracing::warn!(
+                left_bytes = evicted.left_bytes,
+                bytes_max,
+                "layers take more than they may: the rest is needed by templates and builds"
+            );
+        }
+        gone.extend(layers(&evicted, &sizes));
+        let keys: BTreeSet<&str> = gone.iter().map(|gone| gone.key.as_str()).collect();
+        let templates = self.templates().await?;
+        let mut kept = self.layer_lines(&templates).await?;
+        kept.extend(self.artifact_lines(&templates).await?);
+        kept.retain(|line| line.is_needed() && !keys.contains(line.key.as_str()));
+        Ok(Collected {
+            dry_run: wanted.dry_run,
+            freed_bytes: gone.iter().map(|gone| gone.bytes).sum(),
+            removed: gone,
+            layer_bytes_max: bytes_max,
+            layer_bytes: evicted.left_bytes,
+            within_bound: evicted.left_bytes <= bytes_max,
+            kept,
+        })
+    }
+}
+
+/// The layers that went, with the sizes that they had.
+fn layers(evicted: &Evicted, sizes: &[Line]) -> Vec<Removed> {
+    let size = |key: &str| {
+        let line = sizes.iter().find(|line| line.key == key);
+        line.map_or(0, |line| line.bytes)
+    };
+    let keys = evicted.layers.iter().map(ToString::to_string);
+    keys.map(|key| Removed {
+        kind: Kind::Layer,
+        bytes: size(&key),
+        key,
+    })
+    .collect()
+}
+
+fn removed(key: String, removed: Vec<Removed>) -> Eviction {
+    Eviction {
+        outcome: Outcome::Removed,
+        key,
+        freed_bytes: removed.iter().map(|one| one.bytes).sum(),
+        removed,
+        reason: None,
+    }
+}
+
+fn needed(key: String, reason: String) -> Eviction {
+    Eviction {
+        outcome: Outcome::Needed,
+        key,
+        removed: Vec::new(),
+        freed_bytes: 0,
+        reason: Some(reason),
+    }
+}
+
+fn unknown(key: String) -> Eviction {
+    Eviction {
+        outcome: Outcome::Unknown,
+        key,
+        removed: Vec::new(),
+        freed_bytes: 0,
+        reason: None,
+    }
+}
