@@ -21,6 +21,7 @@ use commands::{AnyLog, Dispatcher};
 use domain::name::Owner;
 use domain::ports::{Clock, EventReader as _, LogError};
 use executor::cache::{Cache, CacheError};
+use executor::limits::vault::VaultLimits;
 use executor::vault::Vault;
 use projections::limits::Limits as ViewLimits;
 use projections::store::StoreError;
@@ -155,7 +156,7 @@ impl Foundation {
         Ok(Self {
             dispatcher: Dispatcher::new(log.clone(), clock.clone(), DispatchLimits::default()),
             blobs: BlobStore::open(config.data_dir.blobs(), limits).await?,
-            vault: Vault::default(),
+            vault: Vault::new(VaultLimits::default()),
             ids: IdSource::new(clock.clone())?,
             clock: ClockHandle(clock),
             config,

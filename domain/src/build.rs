@@ -12,6 +12,7 @@
 //! ```
 
 mod artifact;
+mod base;
 mod decide;
 mod event;
 mod evolve;
@@ -23,6 +24,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 pub use artifact::*;
+pub use base::{BaseTemplate, PinnedBase};
 pub use decide::{Command, Rejection, RetryRequest, decide, retry};
 pub use event::*;
 pub use evolve::{CorruptStream, evolve, replay};

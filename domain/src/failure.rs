@@ -117,8 +117,8 @@ reasons! {
     DockerfileInvalid, "dockerfile_invalid", BuildStep, false, false,
         "Correct the Dockerfile at the line named in the message.";
     /// No space is left where the build works.
-    DiskFull, "disk_full", BuildStep, true, true,
-        "Retry later, or ask the operator to free space in the data folder.";
+    DiskFull, "disk_full", BuildStep, true, false,
+        "Let the step write less, or retry later; the operator can free space in the data folder.";
     /// The build or a step took longer than it may.
     Timeout, "timeout", BuildStep, false, false,
         "Make the step faster or split it; the limit is named in the message.";

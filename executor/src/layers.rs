@@ -34,8 +34,8 @@ use domain::Digest;
 pub use overlay::{OverlayError, OverlayMount};
 pub use recipe::{Listed, Listing, Recipe, Role, Value};
 pub use store::{
-    BuildError, Evicted, Layer, LayerStore, Place, Provenance, Recipes, Refused, Staging, StoreError,
-    StoredLayer,
+    BuildError, Evicted, Layer, LayerStore, Place, Provenance, Recipes, Refused, Staging,
+    StoreError, StoredLayer,
 };
 pub use unpack::{UnpackError, Unpacked, unpack};
 

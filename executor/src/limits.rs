@@ -29,6 +29,4 @@ pub struct Limits {
     pub native: native::NativeLimits,
     /// Root filesystems.
     pub rootfs: rootfs::RootfsLimits,
-    /// Secret values in memory.
-    pub vault: vault::VaultLimits,
 }

@@ -134,7 +134,14 @@ impl Attempt<'_> {
             let built = self.run_steps(&base, &plan).await?;
             (Vec::new(), built.chain, Some(built.layers))
         };
-        let key = key::artifact(&chain, plan.bypass, self.job, &base, &runtime, self.services);
+        let key = key::artifact(
+            &chain,
+            plan.bypass,
+            self.job,
+            &base,
+            &runtime,
+            self.services,
+        );
         if let Some(artifact) = self.find_artifact(&key, recipes).await? {
             return Ok((artifact, true));
         }

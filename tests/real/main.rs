@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use tests::runner::{Filter, Scenario, run};
 use tests::service::{Place, Service, scenarios};
 
-mod crash;
 mod cache_operator;
+mod crash;
 mod operator;
-mod steps;
 mod private_images;
+mod steps;
 
 /// Scripts with the published client, below `client/`.
 const SCRIPTS: [&str; 9] = [

@@ -183,17 +183,14 @@ fn all_mistakes_are_found_at_once_and_counted() {
 
 #[test]
 fn what_cannot_be_built_yet_is_said_only_of_right_requests() {
-    for body in [
-        json!({"dockerfile": "FROM a", "build_secrets": [{"id": "t", "value": "v"}]}),
-    ] {
-        match read(&body) {
-            Err(Refusal::NotImplemented(what)) => assert!(!what.contains("hunter2")),
-            other => panic!("{body}: {other:?}"),
-        }
-        let mut wrong = body.clone();
-        wrong["tags"] = json!([]);
-        assert_eq!(mistakes(&wrong).len(), 1);
+    let body = json!({"dockerfile": "FROM a", "build_secrets": [{"id": "t", "value": "hunter2"}]});
+    match read(&body) {
+        Err(Refusal::NotImplemented(what)) => assert!(!what.contains("hunter2")),
+        other => panic!("{body}: {other:?}"),
     }
+    let mut wrong = body;
+    wrong["tags"] = json!([]);
+    assert_eq!(mistakes(&wrong).len(), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use domain::build::{BaseTemplate, PinnedBase};
 use domain::definition::Source;
 use domain::ids::{BuildId, TemplateId};
-use domain::name::{Namespace, Owner, Qualifier, TemplateName, TemplateRef};
+use domain::name::{Namespace, Owner, Qualifier, Tag, TemplateName, TemplateRef};
 use projections::Views;
 use projections::templates::Resolved;
 
@@ -130,7 +130,7 @@ fn missing(
         let tags: Vec<&str> = row
             .tags
             .keys()
-            .map(|tag| tag.as_str())
+            .map(Tag::as_str)
             .take(TAGS_NAMED_MAX)
             .collect();
         let tags = match tags.as_slice() {

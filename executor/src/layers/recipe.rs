@@ -81,7 +81,7 @@ pub enum Value {
 /// The files that a source names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// The source, as its path in the context.
+    /// The source's path as the caller knows it; empty for the whole context.
     pub source: String,
     /// The files, in order; of a source that is a file, that one with no path.
     pub files: Vec<Listed>,

@@ -128,15 +128,31 @@ impl Source {
     /// Everything that a copy of it can show: names, kinds, modes, contents. `source` is what the step
     /// calls it.
     pub fn listing(&self, source: &str) -> Listing {
+        let source = callers_path(source);
         let files = match self {
             Self::File { file, .. } => vec![file.listed("")],
             Self::Dir(entries) => entries.iter().map(Below::listed).collect(),
         };
-        Listing {
-            source: source.to_owned(),
-            files,
-        }
+        Listing { source, files }
     }
+}
+
+/// The path of a source as the caller knows it. The published client puts the files of each step into a
+/// folder that is named after the step's number: a step more before it must not change what it is.
+fn callers_path(source: &str) -> String {
+    let parts: Vec<&str> = source
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
+    let rest = match parts.as_slice() {
+        ["builder-context", step, source, rest @ ..]
+            if step.starts_with("step-") && source.starts_with("src-") =>
+        {
+            rest
+        }
+        whole => whole,
+    };
+    rest.join("/")
 }
 
 impl Below {
@@ -211,6 +227,19 @@ mod tests {
             assert_eq!(find_names(source), None, "{source}");
         }
         assert_eq!(find(None, "a"), Err(NotInContext("a".to_owned())));
+    }
+
+    #[test]
+    fn a_source_is_known_by_the_callers_path() {
+        for (source, path) in [
+            ("./src//a.py", "src/a.py"),
+            (".", ""),
+            ("builder-context/step-3/src-0/src/", "src"),
+            ("builder-context/step-16/src-0-2/a.txt", "a.txt"),
+            ("builder-context/other", "builder-context/other"),
+        ] {
+            assert_eq!(callers_path(source), path);
+        }
     }
 
     #[test]

@@ -33,11 +33,11 @@ pub(super) struct Base {
 /// Where the layers come from.
 #[derive(Debug)]
 enum Origin {
-    Image(ResolvedImage),
+    Image(Box<ResolvedImage>),
     Template {
         /// In use from now on, so that nothing evicts them.
         layers: Vec<Layer>,
-        _artifact: Artifact,
+        _artifact: Box<Artifact>,
     },
 }
 
@@ -90,7 +90,7 @@ impl Attempt<'_> {
             key: image.manifest_digest,
             defaults: Defaults::of_image(&image.config),
             oci: settle::oci_metadata(&image.config),
-            origin: Origin::Image(image),
+            origin: Origin::Image(Box::new(image)),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::Digest;
 use domain::build::{
     BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, Event,
-    FilesCounted, Phase,
+    FilesCounted,
 };
 use domain::definition::{Arrivals, CopyItem, Source as Definition, Step};
 
@@ -48,13 +48,9 @@ impl Attempt<'_> {
             Some(stored) if self.job.attempt == 1 => self.arrivals(stored).await?,
             Some(_) | None => Arrivals::default(),
         };
-        let phase = self.reporter.begin(Phase::Cache).await?;
         let told_max = self.services.limits.worker.told_files_max;
-        self.reporter
-            .events(events(used, &arrivals, told_max))
-            .await?;
-        self.reporter.end(phase).await?;
-        Ok(())
+        let events = events(used, &arrivals, told_max);
+        Ok(self.reporter.events(events).await?)
     }
 
     async fn arrivals(&self, stored: &Digest) -> Result<Arrivals, Interruption> {

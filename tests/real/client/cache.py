@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def a_miss_names_the_file_or_variable_that_changed() -> None:
         why = f"src/main.py changed (sha256 {brief('one')} → {brief('two')})"
         first, second = whys(entries, LAYER)
         equal(first, why, "what the copy is told")
-        holds(second.startswith("before it, COPY src /app/: ") and second.endswith(why), f"what is above: {second!r}")
-        holds(whys(entries, ARTIFACT)[0].endswith(why), f"what the artifact is told: {whys(entries, ARTIFACT)}")
+        equal(second, f"before it, copy: {why}", "what the command above it is told")
+        equal(whys(entries, ARTIFACT), [f"before it, copy: {why}"], "what the artifact is told")
         entries = built("two", "hush-2")
         equal(steps(entries, HIT), [1], "steps that a variable does not reach")
         equal(whys(entries, LAYER), ["environment variable SETTING changed"], "what the command is told")
@@ -100,7 +101,7 @@ def a_clone_of_an_unchanged_repository_is_a_hit() -> None:
         .run(f"test $(cat /clone/file) = {name} && git -C /clone rev-parse HEAD")
     )
     _, entries = build(builder, name)
-    commits = {e.message for e in entries if len(e.message) == 40}
+    commits = {e.message for e in entries if re.fullmatch("[0-9a-f]{40}", e.message)}
     equal(len(commits), 1, f"commits that the last step printed: {commits}")
     _, entries = build(builder, name)
     told = f"Commit {commits.pop()} is what the default branch has."

@@ -25,9 +25,14 @@ ODD = "sub folder/naïve ü.txt"
 ADD_USER = "groupadd --gid 2000 crew && useradd --create-home --uid 1500 --gid crew app"
 # Names of packages that a shell would take for more than names.
 HOSTILE = ["x; touch /pwned", "$(touch /pwned)", "`touch /pwned`", "it's", 'a"b', "a b", "*", "-", "|| true"]
-# Writes down how it was called: one call a line, each argument quoted.
+# Writes down how it was called: one call a line, each argument quoted. As git it has one commit.
 STAND_IN = r"""#!/bin/bash
 printf '%s\n' "${0##*/} ${*@Q}" >> /calls
+case "${0##*/} $1" in
+  "git ls-remote") for name; do [[ $name != HEAD && $name != refs/* ]] || printf '%040d\t%s\n' 0 "$name"; done ;;
+  "git clone") mkdir -p -- "${@: -1}" ;;
+  "git rev-parse") printf '%040d\n' 0 ;;
+esac
 """
 PYTHON_PACKAGES = "/usr/local/lib/python3.11/dist-packages"
 

@@ -141,11 +141,15 @@ impl Remains {
         for (what, found) in [
             ("groups", remains.groups()),
             ("files", remains.files()),
-            ("mounts", remains.mounts(service)),
             ("processes", remains.processes()),
         ] {
             assert!(!found.is_empty(), "a running step shows no {what}");
         }
+        // Its files are mounted for it alone. A mount that anybody else saw could outlive it.
+        let own = fs::read_to_string(format!("/proc/{}/mountinfo", process.pid));
+        let own = own.unwrap_or_default();
+        let is_overlay = |line: &str| line.contains(" / / ") && line.contains(" - overlay ");
+        assert!(own.lines().any(is_overlay), "a step's root: {own}");
         remains
     }
 

@@ -54,9 +54,9 @@ impl CacheDesk {
         let keys = match &entry {
             Entry::Layer(key) | Entry::Blob(key) => vec![*key],
             Entry::Artifact(id) => {
-                let links = self.cache.artifacts.links().await?.into_iter();
-                let links = links.filter(|(_, linked)| linked == id);
-                links.map(|(key, _)| key).collect()
+                let all = self.cache.artifacts.links().await?.into_iter();
+                let own = all.filter(|(_, linked)| linked == id);
+                own.map(|(key, _)| key).collect()
             }
         };
         let told = self.told(|key| keys.contains(key)).await?;

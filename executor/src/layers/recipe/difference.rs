@@ -61,7 +61,7 @@ fn changed(was: &Input, is: &Input, old: &Recipe, new: &Recipe) -> String {
         },
         Role::Variable => format!("environment variable {} changed", name(is)),
         Role::Commit => format!("commit {}", values()),
-        Role::Files => files(is, old, new),
+        Role::Files => files((was, old), (is, new)),
         Role::Setting => match (&was.value, &is.value) {
             (Value::Digest(_), Value::Digest(_)) => {
                 format!("{} changed (sha256 {})", name(is), values())
@@ -95,6 +95,9 @@ fn removed(was: &Input) -> String {
 }
 
 fn name(input: &Input) -> String {
+    if input.role == Role::Files && input.name.is_empty() {
+        return "the context".to_owned();
+    }
     clipped(&input.name, NAME_CHARS_MAX)
 }
 
@@ -139,12 +142,14 @@ pub fn clipped(text: &str, chars_max: usize) -> String {
 }
 
 /// The first file of a source that differs, and how many more do.
-fn files(is: &Input, old: &Recipe, new: &Recipe) -> String {
-    let listing = |recipe: &Recipe| {
-        let mut listings = recipe.listings.iter();
-        listings.find(|listing| listing.source == is.name).cloned()
+fn files((was, old): (&Input, &Recipe), (is, new): (&Input, &Recipe)) -> String {
+    let listing = |input: &Input, recipe: &Recipe| {
+        let is_its = |listing: &&Listing| {
+            listing.source == input.name && Value::Digest(listing.digest()) == input.value
+        };
+        recipe.listings.iter().find(is_its).cloned()
     };
-    let (Some(before), Some(after)) = (listing(old), listing(new)) else {
+    let (Some(before), Some(after)) = (listing(was, old), listing(is, new)) else {
         return format!("files of {} changed", name(is));
     };
     let differences = between(&before, &after);
@@ -206,10 +211,8 @@ fn content(file: &Listed) -> String {
 
 /// The path in the context of what stands at `path` below `source`.
 fn shown_path(source: &str, path: &str) -> String {
-    let source = source.trim_end_matches('/');
-    let source = source.strip_prefix("./").unwrap_or(source);
     let whole = match (source, path) {
-        ("" | ".", path) => path.to_owned(),
+        ("", path) => path.to_owned(),
         (source, "") => source.to_owned(),
         (source, path) => format!("{source}/{path}"),
     };

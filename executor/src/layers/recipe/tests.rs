@@ -20,7 +20,7 @@ fn file(path: &str, mode: u32, content: &str) -> Listed {
 
 fn copy(files: Vec<Listed>) -> Recipe {
     Recipe::new("copy").files(Listing {
-        source: "./src/".to_owned(),
+        source: "src".to_owned(),
         files,
     })
 }
@@ -58,7 +58,7 @@ fn a_recipe_that_was_kept_has_the_key_that_it_had() {
     assert_eq!(kept.key(), recipe.key());
     assert_eq!(kept.listings(), []);
     let forged = Listing {
-        source: "./src/".to_owned(),
+        source: "src".to_owned(),
         files: Vec::new(),
     };
     assert_eq!(kept.clone().with_listings(vec![forged]).listings(), []);
@@ -164,7 +164,19 @@ fn files_are_told_by_path_with_their_digests() {
     let mut unlisted = old;
     unlisted.listings.clear();
     let new = copy(vec![file("a", 0o644, "x")]);
-    assert_eq!(told(&unlisted, &new), "files of ./src/ changed");
+    assert_eq!(told(&unlisted, &new), "files of src changed");
+}
+
+#[test]
+fn sources_of_one_name_are_told_apart() {
+    let two = |first: &str, second: &str| {
+        copy(vec![file("a", 0o644, first)]).and(&copy(vec![file("a", 0o644, second)]))
+    };
+    let brief = |content: &str| format!("{}…", &Digest::of(content.as_bytes()).hex()[..8]);
+    assert_eq!(
+        told(&two("1", "2"), &two("1", "3")),
+        format!("src/a changed (sha256 {} → {})", brief("2"), brief("3"))
+    );
 }
 
 #[test]

@@ -203,7 +203,7 @@ impl LayerStore {
 
     /// Removes layers in this order, while `more` says so of the bytes that are left, and passes over
     /// what somebody has come to need meanwhile. Blocking.
-    fn take_away(
+    pub(super) fn take_away(
         &self,
         order: &[Digest],
         more: impl Fn(u64) -> bool,

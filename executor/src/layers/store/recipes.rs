@@ -8,10 +8,10 @@
 //! FOLDER/<64 hex>.files.json  the listings of copied files, read only when a miss is to be told
 //! ```
 //!
-//! The nearest earlier recipe is sought among those of the same kind that were used in the same scope,
-//! because a stranger's files and commands are not to be told. It must be like the wanted one: at the
-//! same place, or for the same subject and on the same thing, or with the same first input (what is to be
-//! done). Nearer is, in this order: one that stands on the same thing; the one with more equal inputs
+//! The nearest earlier recipe is sought among those of the same kind that were used for the same subject
+//! in the same scope: another subject's differ in everything, and a stranger's are not to be told. It must
+//! be like the wanted one: at the same place, on the same thing, or with the same first input (what is to
+//! be done). Nearer is, in this order: one that stands on the same thing; the one with more equal inputs
 //! before the first difference; one at the same place; the later one. What the wanted one itself stands
 //! on is never it. Nothing here is needed to build: what cannot be read or written is left out.
 
@@ -318,11 +318,9 @@ impl Shelf {
         let rank = |(key, head): &(Digest, Head)| {
             let recipe = self.read(key).filter(|_| !beneath.contains(key))?;
             let same_place = head.places.contains(place);
-            let same_subject = head.is_for(place);
             let on_the_same = head.parent == wanted.parent() && !has_other_base(&recipe, wanted);
             let equal = equal_inputs(&recipe, wanted);
-            let is_part = place.index.is_some();
-            let is_like = same_place || is_part && (same_subject && on_the_same || equal > 0);
+            let is_like = same_place || on_the_same || equal > 0;
             is_like.then_some(((on_the_same, equal, same_place, head.last_use), recipe))
         };
         let nearest = candidates.iter().filter_map(rank);
@@ -361,7 +359,8 @@ impl Shelf {
         let text = |recipe: &Recipe| recipe.text().unwrap_or_else(|| recipe.kind()).to_owned();
         match (was.get(equal), is.get(equal)) {
             (Some(was), Some(is)) if was.kind() == is.kind() => {
-                let told = difference(&self.with_listings(was.clone()), is);
+                let [was, is_now] = [was, is].map(|recipe| self.with_listings(recipe.clone()));
+                let told = difference(&was, &is_now);
                 told.map_or_else(unknown, |told| format!("before it, {}: {told}", text(is)))
             }
             (Some(was), Some(is)) => {
@@ -433,8 +432,7 @@ impl Index {
     /// What may be the nearest: those that stand on the same thing first, of the others the latest.
     fn candidates(&self, wanted: &Recipe, place: &Place, count_max: usize) -> Vec<(Digest, Head)> {
         let heads = self.heads.iter();
-        let alike =
-            heads.filter(|(_, head)| head.kind == wanted.kind() && head.is_of(&place.scope));
+        let alike = heads.filter(|(_, head)| head.kind == wanted.kind() && head.is_for(place));
         let mut found: Vec<_> = alike.map(|(key, head)| (*key, head.clone())).collect();
         let parent = wanted.parent();
         found.sort_unstable_by_key(|(_, head)| (head.parent == parent, head.last_use));

@@ -76,7 +76,7 @@ impl Attempt<'_> {
             oci: manifest.oci.clone(),
             origin: Origin::Template {
                 layers,
-                _artifact: artifact,
+                _artifact: Box::new(artifact),
             },
         })
     }

@@ -72,8 +72,11 @@ async fn a_first_build_is_told_nothing() {
     let world = World::new();
     let told = build(&world.open(), "app", &stack(&["a", "b", "c"])).await;
     assert_eq!(told, [None, None, None]);
-    // Nor is a stranger to all of it: another template of the same scope.
-    let told = build(&world.open(), "other", &stack(&["x", "y"])).await;
+    // Nor is another subject, whatever the two have in common.
+    let told = build(&world.open(), "other", &stack(&["x", "b"])).await;
+    assert_eq!(told, [None, None]);
+    // Nor is a step that is like the one beneath it.
+    let told = build(&world.open(), "twice", &stack(&["same", "same"])).await;
     assert_eq!(told, [None, None]);
 }
 
@@ -222,6 +225,32 @@ async fn listings_are_kept_beside_and_within_their_bound() {
     let recipes = world.open();
     let told = recipes.explain(copy(b"2", 10_000), place("app", 1), Vec::new());
     assert_eq!(told.await.unwrap(), "files of src changed");
+}
+
+#[tokio::test]
+async fn files_that_changed_are_named_above_too() {
+    let world = World::new();
+    let steps = |content: &[u8]| {
+        let copy = Recipe::new("copy").files(Listing {
+            source: "src".to_owned(),
+            files: vec![Listed {
+                path: "a".to_owned(),
+                mode: 0o644,
+                content: Some(Digest::of(content)),
+            }],
+        });
+        let above = Recipe::new("run")
+            .with(Role::Parent, "step before", Value::Digest(copy.key()))
+            .with(Role::Text, "step", Value::text("x"));
+        [copy, above]
+    };
+    build(&world.open(), "app", &steps(b"1")).await;
+    let told = build(&world.open(), "app", &steps(b"2")).await;
+    let [Some(below), Some(above)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(below.starts_with("src/a changed (sha256 "), "{below}");
+    assert_eq!(*above, format!("before it, copy: {below}"));
 }
 
 #[tokio::test]

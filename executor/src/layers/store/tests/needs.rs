@@ -152,6 +152,23 @@ async fn a_full_filesystem_makes_layers_go() {
     assert_eq!(evicted.layers, [key("a")]);
 }
 
+#[tokio::test]
+async fn what_comes_to_be_needed_after_it_was_chosen_stays() {
+    let world = World::new();
+    let store = world.open();
+    for name in ["taken", "pinned", "built on", "free"] {
+        drop(stack(&store, &[name]).await);
+    }
+    let chosen = store.index().evictable(&BTreeSet::new());
+    assert_eq!(chosen.len(), 4);
+    let held = store.get(&key("taken")).unwrap();
+    store.pin("art", [key("pinned")]);
+    drop(stack(&store, &["built on", "new"]).await);
+    let (gone, _) = store.take_away(&chosen, |_| true).unwrap();
+    assert_eq!(gone, [key("free")]);
+    assert!(held.path().join("file").exists());
+}
+
 /// Eviction runs against builds that take, mount and let go of the same layers: a handle that was
 /// given is good until it is dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
