@@ -143,6 +143,7 @@ fn told(operate: Operate<'_>, kept: &[String], lost: &str) {
     let said = explained.to_string();
     assert!(said.contains("RUN echo lost"), "{said}");
     assert!(said.contains("of default/cache-lost"), "{said}");
+    assert!(said.contains("\"working folder\""), "an input: {said}");
 
     let artifacts = json(operate, &["list", "--kind", "artifact"], 0);
     let artifact = keys(items(&artifacts, "entries"));
@@ -177,6 +178,9 @@ fn stopped(place: &Place, kept: &[String], lost: &str) {
     assert_eq!(text(&evicted, "outcome"), "removed");
     let explained = json(operate, &["explain", lost], UNKNOWN);
     assert_eq!(text(&explained, "state"), "gone");
+    let said = explained.to_string();
+    assert!(said.contains("evicted since it was last made"), "{said}");
+    assert!(said.contains("\"working folder\""), "an input: {said}");
     for key in kept {
         json(operate, &["evict", key], NEEDED);
     }

@@ -3,6 +3,7 @@
 //! Other services may run on the host, so everything is told by what is of this service alone: its
 //! process and those below it, its data folder, and the prefix of its control groups' names.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -221,8 +222,11 @@ fn named(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
 
 /// Namespaces that the process holds beside its own: open, or in one of its threads. A namespace goes
 /// with its last process, mount and descriptor; this is the third, and the first within the service.
+///
+/// One user namespace is the service's own: all steps of its life are in it, and no step makes another.
 fn namespaces(pid: u32) -> Vec<String> {
     let mut found = Vec::new();
+    let mut user_namespaces = BTreeSet::new();
     let link = |path: PathBuf| {
         let target = fs::read_link(path).unwrap_or_default();
         target.to_string_lossy().into_owned()
@@ -230,7 +234,9 @@ fn namespaces(pid: u32) -> Vec<String> {
     let list = |folder: String| fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in list(format!("/proc/{pid}/fd")) {
         let target = link(entry.path());
-        if ["net:[", "mnt:[", "pid:[", "user:["]
+        if target.starts_with("user:[") {
+            user_namespaces.insert(target);
+        } else if ["net:[", "mnt:[", "pid:["]
             .iter()
             .any(|kind| target.starts_with(kind))
         {
@@ -246,5 +252,11 @@ fn namespaces(pid: u32) -> Vec<String> {
             }
         }
     }
+    found.extend(
+        user_namespaces
+            .into_iter()
+            .skip(1)
+            .map(|more| format!("open namespace {more}")),
+    );
     found
 }

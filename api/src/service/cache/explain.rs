@@ -8,6 +8,7 @@ use domain::ports::EventReader as _;
 use domain::recorded::{Position, StreamName};
 use domain::time::Timestamp;
 use domain::{Digest, Event};
+use executor::layers::{Recipe, Role, Value};
 
 use super::find::{Entry, spelled};
 use super::{CacheDesk, CacheError, text};
@@ -60,11 +61,14 @@ impl CacheDesk {
             }
         };
         let told = self.told(|key| keys.contains(key)).await?;
-        let recipe = match &entry {
-            Entry::Layer(layer) => self.layer_recipe(layer, told.get(layer)).await?,
-            Entry::Artifact(id) => self.artifact_recipe(id).await?,
+        let mut recipe = match &entry {
+            Entry::Layer(layer) => self.layer_facts(layer, told.get(layer)).await?,
+            Entry::Artifact(id) => self.artifact_facts(id).await?,
             Entry::Blob(_) => Vec::new(),
         };
+        for key in keys {
+            recipe.extend(self.inputs(key).await?);
+        }
         let mut history = Vec::new();
         for told in told.values() {
             self.history(told, &mut history)?;
@@ -97,11 +101,15 @@ impl CacheDesk {
         if let Some(told) = told {
             self.history(told, &mut history)?;
         }
+        let mut recipe = told.map(said_by_events).unwrap_or_default();
+        if let Ok(key) = whole.parse() {
+            recipe.extend(self.inputs(key).await?);
+        }
         Ok(Explanation {
             key: whole,
             state,
             entry: None,
-            recipe: told.map(said_by_events).unwrap_or_default(),
+            recipe,
             history,
         })
     }
@@ -139,8 +147,16 @@ impl CacheDesk {
         }
     }
 
-    /// Until layers are described by what they were made of, the step that made it.
-    async fn layer_recipe(
+    /// The inputs of the recipe of that key, which outlives what was made by it. None of its files, of
+    /// which there may be many: what changed in them is told by the miss.
+    async fn inputs(&self, key: Digest) -> Result<Vec<Fact>, CacheError> {
+        let layers = self.cache.layers.clone();
+        let recipe = tokio::task::spawn_blocking(move || layers.recipes().get(&key)).await?;
+        Ok(recipe.as_ref().map(inputs).unwrap_or_default())
+    }
+
+    /// The step that made it, and its neighbours.
+    async fn layer_facts(
         &self,
         layer: &Digest,
         told: Option<&Told>,
@@ -162,7 +178,7 @@ impl CacheDesk {
         Ok(facts)
     }
 
-    async fn artifact_recipe(&self, id: &ArtifactId) -> Result<Vec<Fact>, CacheError> {
+    async fn artifact_facts(&self, id: &ArtifactId) -> Result<Vec<Fact>, CacheError> {
         let artifact = match self.cache.artifacts.peek(id).await {
             Ok(artifact) => artifact,
             Err(error) => return Ok(vec![fact("damage", error)]),
@@ -267,6 +283,29 @@ fn said_by_events(told: &Told) -> Vec<Fact> {
     let mut facts = vec![fact("made of", &used.subject)];
     facts.extend(used.step_index.map(|index| fact("step", index)));
     facts
+}
+
+fn inputs(recipe: &Recipe) -> Vec<Fact> {
+    let told = recipe.inputs().iter().filter_map(|input| {
+        let value = match &input.value {
+            Value::Absent => return None,
+            Value::Plain(text) => text.clone(),
+            Value::Text { shown, digest } => format!("{shown} ({digest})"),
+            Value::Digest(digest) => digest.to_string(),
+        };
+        let name = match input.role {
+            Role::Variable => format!("variable {}", input.name),
+            Role::Base
+            | Role::Parent
+            | Role::Boundary
+            | Role::Text
+            | Role::Files
+            | Role::Commit
+            | Role::Setting => input.name.clone(),
+        };
+        Some(Fact { name, value })
+    });
+    told.collect()
 }
 
 fn fact(name: &str, value: impl std::fmt::Display) -> Fact {
