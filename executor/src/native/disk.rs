@@ -11,9 +11,8 @@
 //!   what the step has written now and then, at once when the free space has fallen by as much as the
 //!   step had left.
 //!
-//! A step may be over its bound by what it writes between two looks and until it is dead; writing ran
-//! at 0.2 to 0.8 GiB a second where this was made. The host is safe from that by the floor of free
-//! space, which no step may pass.
+//! A step may be over its bound by what it writes between two looks and until it is dead. The host is
+//! safe from that by the floor of free space, which no step may pass.
 //!
 //! Files that the step has removed and still holds open are counted too.
 

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use domain::Digest;
 use serde_json::{Value, json};
@@ -192,6 +193,42 @@ async fn eaten_memory_meets_its_bound_and_the_exit_says_so() {
     assert_eq!(bare.stdout, "67108864");
     assert!(protected.exit.out_of_memory, "{protected:?}");
     assert_eq!(protected.stdout, "");
+}
+
+fn no_processor_bound(mut config: Value) -> Value {
+    config["linux"]["resources"]["cpu"] = Value::Null;
+    config
+}
+
+/// Whether the kernel held a step of two busy processes back. Needs a host with two processors.
+async fn is_held_back(kit: &Kit) -> bool {
+    let script = "for i in 1 2; do perl -e '1 until (times)[0] > 1' & done; wait";
+    let mut run = std::pin::pin!(kit.run(kit.spec(script)));
+    let mut held_back = false;
+    loop {
+        tokio::select! {
+            ran = &mut run => {
+                assert!(ran.unwrap().exit.is_success());
+                return held_back;
+            }
+            () = tokio::time::sleep(Duration::from_millis(10)) => {
+                let groups = kit.control_groups().into_iter();
+                let counted = groups.flat_map(|group| std::fs::read_to_string(group.join("cpu.stat")));
+                held_back |= counted.flat_map(|text| {
+                    let counts = text.lines().filter_map(|line| line.strip_prefix("nr_throttled "));
+                    counts.map(|count| count != "0").collect::<Vec<_>>()
+                }).any(|more| more);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn busy_processes_share_the_processors_of_their_step() {
+    let mut kit = Kit::new().await;
+    assert!(is_held_back(&kit).await);
+    kit.containers = kit.containers.clone().finished_by(no_processor_bound);
+    assert!(!is_held_back(&kit).await);
 }
 
 /// A store with the small root in it.
