@@ -94,8 +94,8 @@ fn family(service: &Service) {
     let look = "id -un; pwd; echo $GREETING, $KEPT, [$BUILD_ONLY]; cat all; ls";
     let restored = restore(service, "family-grandchild", look);
     // `booted` is missing: what the parent's machine did is no part of the parent's layers.
-    let expected = "daemon\n/work\nof the child, kept, []\n\
-                    parent parent\nchild daemon /work of the parent kept []\n\
+    let expected = "daemon\n/place\nof the child, kept, []\n\
+                    parent parent\nchild daemon /place of the parent kept []\n\
                     all\nchild\nparent\n";
     assert_eq!(text(&restored, "stdout"), expected, "{restored}");
 

@@ -254,12 +254,12 @@ def the_environment_of_a_step_is_its_own() -> None:
     builder = (
         Template.from_image(DEBIAN_IMAGE)
         .set_build_envs({"BUILD_ONLY": "yes"})
-        .workdir("/work")
+        .workdir("/place")
         .run("echo cwd=$(pwd) build=$BUILD_ONLY. && env | sed -n 's/=.*//; s/^/variable /p'")
     )
     _, entries = build(builder, unique("env"))
     messages = [e.message for e in entries]
-    holds("cwd=/work build=yes." in messages, f"what the step saw of its own: {messages}")
+    holds("cwd=/place build=yes." in messages, f"what the step saw of its own: {messages}")
     names = [m.removeprefix("variable ") for m in messages if m.startswith("variable ")]
     holds("PATH" in names, f"the step listed its variables: {names}")
     equal([n for n in names if n.startswith(foreign)], [], "variables of the service")

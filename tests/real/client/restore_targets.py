@@ -48,11 +48,11 @@ def family() -> None:
     parent = (
         Template.from_image(DEBIAN_IMAGE)
         .set_build_envs({"BUILD_ONLY": "parent"})
-        .run("mkdir /work; echo parent $BUILD_ONLY > /work/parent; chown -R daemon /work")
-        .workdir("/work")
+        .run("mkdir /place; echo parent $BUILD_ONLY > /place/parent; chown -R daemon /place")
+        .workdir("/place")
         .set_user("daemon")
         .env({"GREETING": "of the parent", "KEPT": "kept"})
-        .set_start_cmd("touch /work/booted; exec sleep 3600", wait_for_file("/work/booted"))
+        .set_start_cmd("touch /place/booted; exec sleep 3600", wait_for_file("/place/booted"))
     )
     equal(Template.build(parent, "family-parent").status, TemplateBuildStatus.READY, "status of the parent")
     see = 'echo "child $(id -un) $(pwd) $GREETING $KEPT [$BUILD_ONLY]" > child'
@@ -61,7 +61,7 @@ def family() -> None:
     equal(built.status, TemplateBuildStatus.READY, "status of the child")
     defaults = built.runtime_defaults
     equal(sorted(defaults.default_env_keys), ["GREETING", "KEPT"], "names of variables")
-    equal((defaults.default_user, defaults.default_workdir), ("daemon", "/work"), "user and working folder")
+    equal((defaults.default_user, defaults.default_workdir), ("daemon", "/place"), "user and working folder")
     equal(defaults.start_cmd, None, "start command")
     grandchild = Template.from_template(f"family-child:{built.build_id}").run("cat parent child > all")
     built = Template.build(grandchild, "family-grandchild")

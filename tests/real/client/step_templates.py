@@ -266,7 +266,7 @@ cp -a /srv/origin /srv/users && chown -R app:crew /srv/users
         .run([ADD_USER, make])
         .git_clone("file:///srv/origin")
         .git_clone("file:///srv/origin", "/shallow", branch="side", depth=1)
-        .workdir("/work")
+        .workdir("/place")
         .git_clone("file:///srv/origin", "relative/path")
         .workdir("/home/app")
         .set_user("app")

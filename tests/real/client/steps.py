@@ -297,7 +297,7 @@ def git_clone_takes_branch_and_depth() -> None:
 
 def git_clone_goes_to_its_path_as_the_user_in_force() -> None:
     with inside("clones") as rootfs:
-        equal(rootfs.text("/work/relative/path/file"), "3\n", "relative paths start at the working folder")
+        equal(rootfs.text("/place/relative/path/file"), "3\n", "relative paths start at the working folder")
         equal(rootfs.at("/home/app/cloned/file"), file("side\n", owner=APP), "a file of the user's clone")
         owners = {node.owner for node in rootfs.tree("/home/app/cloned").values() if node is not None}
         equal(owners, {APP}, "owners in the user's clone")
