@@ -116,6 +116,18 @@ reasons! {
     /// The Dockerfile cannot be understood.
     DockerfileInvalid, "dockerfile_invalid", BuildStep, false, false,
         "Correct the Dockerfile at the line named in the message.";
+    /// The Dockerfile asks for a secret that the request did not bring.
+    SecretMissing, "secret_missing", BuildStep, false, false,
+        "Pass a value for the secret in build_secrets.";
+    /// The Dockerfile fetches something while the build has no network.
+    NetworkOff, "network_off", BuildStep, false, false,
+        "Set internet_access to true, or bring what the Dockerfile fetches in the build context.";
+    /// The Dockerfile asks for something that builds may not have.
+    NotPermitted, "not_permitted", BuildStep, false, false,
+        "Write the Dockerfile without what the message names.";
+    /// No BuildKit daemon answers, or the one that built was lost.
+    BuilderUnavailable, "builder_unavailable", BuildStep, true, true,
+        "Retry the build; if it fails again, the operator can look at the BuildKit daemons with `nullspaced doctor`.";
     /// No space is left where the build works.
     DiskFull, "disk_full", BuildStep, true, false,
         "Let the step write less, or retry later; the operator can free space in the data folder.";

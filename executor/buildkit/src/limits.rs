@@ -1,0 +1,38 @@
+//! Every bound of the driver, with its unit.
+
+/// All of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildkitLimits {
+    /// How long a daemon may take to answer whether it is there, in milliseconds.
+    pub probe_ms_max: u64,
+    /// How long buildctl may take to end once it was asked to, in milliseconds; then it is killed.
+    pub stop_ms_max: u64,
+    /// How long a whole build may take, in seconds.
+    pub build_seconds_max: u64,
+    /// The longest line of buildctl's progress, in bytes: a failed step's output comes again as one of
+    /// about 350 KB.
+    pub progress_line_bytes_max: usize,
+    /// How much of what buildctl says beside its progress is kept, in bytes.
+    pub text_tail_bytes_max: usize,
+    /// How many lines of a failed step's output are kept.
+    pub output_tail_lines_max: usize,
+    /// The largest value of a secret, in bytes: BuildKit's own bound.
+    pub secret_bytes_max: usize,
+    /// The longest Dockerfile, in bytes.
+    pub dockerfile_bytes_max: usize,
+}
+
+impl Default for BuildkitLimits {
+    fn default() -> Self {
+        Self {
+            probe_ms_max: 2_000,
+            stop_ms_max: 2_000,
+            build_seconds_max: 3_600,
+            progress_line_bytes_max: 4 * 1024 * 1024,
+            text_tail_bytes_max: 64 * 1024,
+            output_tail_lines_max: 20,
+            secret_bytes_max: 500 * 1024,
+            dockerfile_bytes_max: 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! From the lines of `buildctl --progress=rawjson` to events.

@@ -1,0 +1,1 @@
+//! One build by `buildctl`, from the private folder to the outcome.
