@@ -8,6 +8,7 @@ pub mod builds;
 pub mod entry;
 pub mod error;
 pub mod logs;
+pub mod metrics;
 pub mod query;
 pub mod reply;
 pub mod request_id;

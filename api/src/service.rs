@@ -6,6 +6,7 @@ pub mod cache;
 pub mod context;
 pub mod first_key;
 pub mod keys;
+pub mod metrics;
 pub mod operator;
 pub mod present;
 pub mod uploads;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use cache::CacheDesk;
 use keys::{Caller, KeyTable};
+use metrics::Metrics;
 use uploads::Uploads;
 
 /// Everything that endpoints share.
@@ -54,6 +56,8 @@ pub struct App {
     pub ids: IdSource,
     /// The present moment.
     pub clock: ClockHandle,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Room for open streams.
     pub streams: Arc<Semaphore>,
     /// Requests that are being answered, and streams.

@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderValue};
@@ -15,7 +16,7 @@ use super::body::Body;
 use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
-use super::{auth, blobs, builds, logs, reply, request_id, templates};
+use super::{auth, blobs, builds, logs, metrics, reply, request_id, templates};
 use crate::service::App;
 
 /// Answers a request.
@@ -30,9 +31,13 @@ pub async fn entry(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         route = tracing::field::Empty,
         owner = tracing::field::Empty,
     );
+    let since = Instant::now();
     let mut body = body(&request, payload, &app);
     let answering = answer(&request, &mut body, &app);
     let response = guarded(&id, answering).instrument(span).await;
+    let route = Route::find(request.uri().path()).map_or("none", |route| route.name());
+    let status = response.status().as_u16();
+    app.metrics.answered(route, status, since.elapsed());
     // A refusal that comes before the whole body was read would not be read by the client.
     body.drain(app.config.limits.refused_body_bytes_max).await;
     response
@@ -85,6 +90,7 @@ async fn answer(
     let parameters = Parameters::read(request.query_string())?;
     match route {
         Route::Health | Route::Ready => health(&route, app),
+        Route::Metrics => metrics::get(app),
         Route::Machines => reply::json(StatusCode::OK, &[(); 0]),
         Route::Templates => templates::list(app, &caller, &parameters).await,
         Route::Template(reference) => templates::get(app, &caller, &reference, &parameters).await,

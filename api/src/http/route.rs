@@ -13,6 +13,8 @@ pub enum Route {
     Health,
     /// `GET /readyz`: everything that builds need is there.
     Ready,
+    /// `GET /metrics`: figures about the service.
+    Metrics,
     /// `GET /v1/machines`: for the client's doctor.
     Machines,
     /// `GET /v1/templates`
@@ -55,6 +57,7 @@ impl Route {
         let found = match segments.as_slice() {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
+            ["metrics"] => Self::Metrics,
             ["v1", "machines"] => Self::Machines,
             ["v1", "templates", rest @ ..] => return Self::find_template(rest),
             ["v1", "template-warm-pools", ..] => Self::Later("template warm pools"),
@@ -102,7 +105,8 @@ impl Route {
     pub fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::Health | Self::Ready => &["GET", "HEAD"],
-            Self::Machines
+            Self::Metrics
+            | Self::Machines
             | Self::Templates
             | Self::Build(_)
             | Self::BuildLogs(_)
@@ -127,6 +131,7 @@ impl Route {
         match self {
             Self::Health => "/healthz",
             Self::Ready => "/readyz",
+            Self::Metrics => "/metrics",
             Self::Machines => "/v1/machines",
             Self::Templates => "/v1/templates",
             Self::BuildStream => "/v1/templates/build",

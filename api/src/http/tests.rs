@@ -5,6 +5,7 @@ mod blobs;
 mod builds;
 mod cache;
 mod keys;
+mod metrics;
 mod shapes;
 mod streams;
 mod support;
