@@ -15,6 +15,8 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$STATE/target}
 VENV_PYTHON=$STATE/venv/bin/python
 BUILD_NETWORK=$STATE/build-network.toml
 REGISTRY_STORAGE=$STATE/registry
+export NULLSPACE_BUILDCTL=$STATE/buildkit/bin/buildctl
+export NULLSPACE_BUILDKITD=$STATE/buildkit/bin/buildkitd
 
 # Bounds, in seconds, of the waits below.
 REGISTRY_START_SECONDS=20
