@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# A network namespace that reaches the Internet and nothing of the host: what the service's native
-# builder makes for its steps (executor/src/native/network.rs), for the daemon that Dockerfiles are
-# built by. slirp4netns translates at the level of sockets, as a process of the host's network; routes
-# inside the namespace refuse the host's addresses and every private network. Sourced, never run; what
-# looks unused here is used there.
+# A network namespace that reaches the Internet and nothing of the host: what the service's own builder
+# makes for its steps (executor/src/native/network.rs), for the daemon that builds Dockerfiles.
+# slirp4netns translates at the level of sockets, as a process of the host's network; routes inside the
+# namespace refuse the host's addresses and every private network. Sourced, never run; what looks unused
+# here is used there.
 # shellcheck disable=SC2034
 
 # The network between a namespace and its slirp4netns, which gives its third address to the name server.
@@ -23,19 +23,16 @@ PRIVATE_NETWORKS=(
 
 # network_of ADDRESS PREFIX: the network of that many bits which the address lies in.
 network_of() {
-  local a b c d number mask
+  local a b c d number
   IFS=. read -r a b c d <<<"$1"
-  number=$((a << 24 | b << 16 | c << 8 | d))
-  mask=$((0xffffffff << (32 - $2) & 0xffffffff))
-  number=$((number & mask))
+  number=$(((a << 24 | b << 16 | c << 8 | d) & 0xffffffff << (32 - $2)))
   printf '%d.%d.%d.%d/%d\n' $((number >> 24)) $((number >> 16 & 255)) $((number >> 8 & 255)) $((number & 255)) "$2"
 }
 
-# host_networks: the networks that the caller's network namespace is part of, and its addresses.
+# host_networks: the addresses of the network namespace that this is called in, and their networks.
 host_networks() {
-  local address prefix
-  # A listing that fails must not look like a host without addresses.
-  local listed
+  local listed address prefix
+  # On its own, so that a listing that fails does not look like a host without addresses.
   listed=$(ip -4 -oneline addr show)
   while read -r _ _ _ address _; do
     prefix=32
@@ -56,7 +53,7 @@ in_namespace() {
   nsenter --net="$file" -- "$@"
 }
 
-# make_namespace FILE SETTING=VALUE...: a new one, mounted on the file; settings are names below
+# make_namespace FILE [SETTING=VALUE...]: makes one and mounts it on the file. Settings are names below
 # /proc/sys/net. IPv6 is off for devices that come into it.
 make_namespace() {
   local file=$1
@@ -64,42 +61,39 @@ make_namespace() {
   : >"$file"
   # shellcheck disable=SC2016
   unshare --net="$file" -- sh -euc '
+    # A kernel without IPv6 has nothing to switch off.
+    [ ! -e /proc/sys/net/ipv6 ] || printf 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
     for setting; do
       printf %s "${setting#*=}" >"/proc/sys/net/${setting%%=*}"
     done' sh "$@"
-  # A kernel without IPv6 has nothing to switch off.
-  # shellcheck disable=SC2016
-  in_namespace "$file" sh -euc '
-    [ ! -e /proc/sys/net/ipv6 ] || printf 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6'
 }
 
-# refuse_private FILE: routes of the namespace that refuse what is not to be reached. Called in the
-# host's network, before there is a way out: what is not to be reached never was.
+# refuse_private FILE: routes in the namespace that refuse what is not to be reached. Called in the host's
+# network, and before there is a way out: what is not to be reached never was.
 refuse_private() {
   local networks
   networks=$(host_networks)
   # shellcheck disable=SC2086
-  printf 'route replace unreachable %s\n' "${PRIVATE_NETWORKS[@]}" $networks |
-    in_namespace "$1" ip -batch -
+  printf 'route replace unreachable %s\n' "${PRIVATE_NETWORKS[@]}" $networks | in_namespace "$1" ip -batch -
 }
 
-# connect FILE LOG ALLOWED...: starts slirp4netns for the namespace, lets the allowed networks
-# through, and leaves the pid in $slirp.
+# connect FILE LOG [NETWORK...]: starts slirp4netns for the namespace, and lets these networks through
+# although they are private. Its pid is left in $slirp.
 connect() {
-  local file=$1 log=$2 ready byte
+  local file=$1 log=$2 byte
   shift 2
-  # Readiness comes on a descriptor of its own, which its messages do not reach.
-  exec {ready}< <(exec setsid slirp4netns --configure --mtu="$MTU_BYTES" --disable-host-loopback \
-    --enable-sandbox --enable-seccomp --cidr="$INSIDE" --ready-fd=3 --netns-type=path \
-    "$file" "$DEVICE" 3>&1 1>>"$log" 2>&1 </dev/null)
+  # Readiness comes by a pipe of its own, which messages do not reach; it ends with slirp4netns.
+  mkfifo "$file.ready"
+  setsid slirp4netns --configure --mtu="$MTU_BYTES" --disable-host-loopback --enable-sandbox \
+    --enable-seccomp --cidr="$INSIDE" --ready-fd=3 --netns-type=path "$file" "$DEVICE" \
+    3>"$file.ready" >>"$log" 2>&1 </dev/null &
   slirp=$!
-  if ! read -r -N 1 -t "$SLIRP_READY_SECONDS" -u "$ready" byte; then
+  if ! read -r -N 1 -t "$SLIRP_READY_SECONDS" byte <"$file.ready"; then
     kill -KILL "$slirp" 2>/dev/null || true
-    tail -n 5 "$log" >&2
     printf 'slirp4netns did not bring the network up\n' >&2
     return 1
   fi
-  exec {ready}<&-
+  rm -f "$file.ready"
   (($#)) || return 0
   printf "route replace %s via $GATEWAY dev $DEVICE\n" "$@" | in_namespace "$file" ip -batch -
 }
