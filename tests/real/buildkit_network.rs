@@ -20,8 +20,10 @@ const STEP_PORT: u16 = 7777;
 /// How long a step may take to begin.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+type Shown = (&'static str, fn(&World));
+
 /// What is shown, and how.
-const SCENARIOS: [(&str, fn(&World)); 5] = [
+const SCENARIOS: [Shown; 5] = [
     (
         "buildkit_network::a_step_reaches_the_internet_and_nothing_of_the_host",
         steps,
@@ -80,10 +82,10 @@ fn steps(world: &World) {
     let context = context(&asking(addresses), &[]);
     let heard = answers(&world.daemon, context.path(), &[]);
     for (address, says) in &world.open {
-        assert_eq!(heard[&address.to_string()], *says, "{address}");
+        assert_eq!(heard.of(address), *says, "{address}");
     }
     for address in &closed {
-        assert_eq!(heard[&address.to_string()], "nothing", "{address}");
+        assert_eq!(heard.of(address), "nothing", "{address}");
     }
 }
 
@@ -102,10 +104,10 @@ fn raw_packets(world: &World) {
     let context = context(&dockerfile, &[("raw.py", RAW)]);
     let heard = answers(&world.daemon, context.path(), &[]);
     for address in world.open.keys() {
-        assert_eq!(heard[&format!("raw:{address}")], "answered", "{address}");
+        assert_eq!(heard.of(format!("raw:{address}")), "answered", "{address}");
     }
     for address in &closed {
-        assert_eq!(heard[&format!("raw:{address}")], "nothing", "{address}");
+        assert_eq!(heard.of(format!("raw:{address}")), "nothing", "{address}");
     }
 }
 
@@ -115,7 +117,7 @@ fn network_off(world: &World) {
     let off = ["--opt=force-network-mode=none"];
     let heard = answers(&world.daemon, context.path(), &off);
     for address in world.open.keys().chain(&world.closed) {
-        assert_eq!(heard[&address.to_string()], "nothing", "{address}");
+        assert_eq!(heard.of(address), "nothing", "{address}");
     }
 }
 
@@ -150,11 +152,11 @@ fn other_steps(world: &World) {
         let second = context(&asking(addresses), &[]);
         let heard = answers(&world.daemon, second.path(), &[]);
         for address in addresses {
-            assert_eq!(heard[&address.to_string()], "nothing", "{address}");
+            assert_eq!(heard.of(address), "nothing", "{address}");
         }
         let _heard = ended.send(());
         let first = listener.join().expect("it builds");
-        assert_eq!(first["first"], "listened");
+        assert_eq!(first.of("first"), "listened");
     });
 }
 
@@ -168,7 +170,7 @@ fn fetches(world: &World) {
     for (address, says) in &world.open {
         let context = fetching(address);
         let heard = answers(&world.daemon, context.path(), &[]);
-        assert_eq!(heard["got"], *says, "{address}");
+        assert_eq!(heard.of("got"), *says, "{address}");
     }
     for address in &world.closed {
         let context = fetching(address);

@@ -143,7 +143,8 @@ impl Traces {
 fn cgroups(daemon: &Buildkitd) -> Vec<String> {
     let settings = fs::read_to_string(daemon.folder().join("buildkitd.toml"));
     let settings: toml::Table = toml::from_str(&settings.expect("it was started")).expect("TOML");
-    let name = settings["worker"]["oci"]["defaultCgroupParent"].as_str();
+    let worker = settings.get("worker").and_then(|worker| worker.get("oci"));
+    let name = worker.and_then(|worker| worker.get("defaultCgroupParent")?.as_str());
     let name = name.expect("a name");
     let top = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(top).expect("Linux has it").flatten();

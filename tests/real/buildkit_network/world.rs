@@ -144,21 +144,30 @@ pub(super) fn context(dockerfile: &str, files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-/// Builds what must build, and gives the lines `NAME=VALUE` that its steps printed.
-pub(super) fn answers(
-    daemon: &Buildkitd,
-    context: &Path,
-    more: &[&str],
-) -> BTreeMap<String, String> {
+/// The lines `NAME=VALUE` that steps printed.
+#[derive(Debug)]
+pub(super) struct Answers(BTreeMap<String, String>);
+
+impl Answers {
+    pub(super) fn of(&self, name: impl ToString) -> &str {
+        let name = name.to_string();
+        let value = self.0.get(&name);
+        value.unwrap_or_else(|| panic!("no step printed {name}: {self:?}"))
+    }
+}
+
+/// Builds what must build, and gives what its steps printed.
+pub(super) fn answers(daemon: &Buildkitd, context: &Path, more: &[&str]) -> Answers {
     let output = daemon.build(context).args(more).output();
     let output = output.expect("make setup made the client");
     let said = text(&output);
     assert!(output.status.success(), "no build:\n{said}");
-    said.lines()
+    let answers = said
+        .lines()
         // `#7 0.123 NAME=VALUE`
         .filter_map(|line| line.splitn(3, ' ').nth(2)?.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.trim_end().to_owned()))
-        .collect()
+        .map(|(name, value)| (name.to_owned(), value.trim_end().to_owned()));
+    Answers(answers.collect())
 }
 
 /// What the client said.

@@ -1,6 +1,6 @@
 //! The vertexes of a build, as they were told so far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
 
 use super::name::StepName;
@@ -26,6 +26,8 @@ impl StepId {
 /// A vertex.
 #[derive(Debug, Default)]
 pub(super) struct Vertex {
+    /// The digest of what it does and of all that it takes.
+    pub(super) digest: String,
     /// Empty as long as it is known only as what another one takes.
     pub(super) name: String,
     /// What its name says, if it is a step's.
@@ -123,9 +125,26 @@ impl Graph {
         if id.0 == self.vertexes_max {
             return None;
         }
-        self.vertexes.push(Vertex::default());
+        self.vertexes.push(Vertex {
+            digest: digest.to_owned(),
+            ..Vertex::default()
+        });
         self.by_digest.insert(digest.to_owned(), id);
         Some(id)
+    }
+
+    /// Whether a vertex takes any of others, or takes one that does.
+    pub(super) fn takes_any(&self, id: VertexId, others: &[VertexId]) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut taken = vec![id];
+        while let Some(id) = taken.pop() {
+            let inputs = &self[id].inputs;
+            if inputs.iter().any(|input| others.contains(input)) {
+                return true;
+            }
+            taken.extend(inputs.iter().filter(|&&input| seen.insert(input)));
+        }
+        false
     }
 
     /// Whether everything that a step takes is there.
