@@ -240,7 +240,7 @@ async fn take_name(
             | DispatchError::Corrupt { .. }
             | DispatchError::Log(_)) => dispatch_error(err),
         })?;
-    let holder = done.state.holder(&name).map(|(template, _)| template);
+    let holder = done.state.holder(&name).map(|hold| &hold.template_id);
     holder
         .cloned()
         .ok_or_else(|| ApiError::internal(format!("the name `{name}` was taken and has no holder")))
