@@ -16,7 +16,7 @@ use super::body::Body;
 use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
-use super::{auth, blobs, builds, logs, metrics, reply, request_id, templates};
+use super::{auth, blobs, builds, claims, logs, metrics, namespaces, reply, request_id, templates};
 use crate::service::App;
 
 /// Answers a request.
@@ -93,7 +93,16 @@ async fn answer(
         Route::Metrics => metrics::get(app),
         Route::Machines => reply::json(StatusCode::OK, &[(); 0]),
         Route::Templates => templates::list(app, &caller, &parameters).await,
-        Route::Template(reference) => templates::get(app, &caller, &reference, &parameters).await,
+        Route::Template(targets) => {
+            let method = request.method().as_str();
+            let exists = |reference: &str| templates::exists(app, &caller, reference);
+            let target = targets.choose(method, exists)?;
+            tracing::Span::current().record("route", target.name());
+            templates::answer(app, caller, target, method, &parameters, body).await
+        }
+        Route::Claims => claims::reserve(app, &caller, body).await,
+        Route::Claim(token) => claims::release(app, &caller, &token).await,
+        Route::Namespace(slug) => namespaces::get(app, &caller, &slug),
         Route::BuildStream => builds::build(app, caller, body).await,
         Route::Builds => builds::start(app, caller, body).await,
         Route::Build(id) => builds::status(app, &caller, &id, &parameters).await,

@@ -4,6 +4,10 @@
 //! reference travels as one segment with `%2F` in it (contract/behaviour.md section 2). Nothing
 //! ever redirects; a trailing slash means the same path.
 
+mod target;
+
+pub use target::{Part, Target, Targets};
+
 use super::error::ApiError;
 
 /// What a path leads to.
@@ -35,14 +39,29 @@ pub enum Route {
     Preflight,
     /// `PUT /v1/templates/blobs/{id}`
     Blob(String),
-    /// `GET /v1/templates/refs/{ref}`
-    Template(String),
+    /// `POST /v1/templates/claims`
+    Claims,
+    /// `DELETE /v1/templates/claims/{claim_token}`
+    Claim(String),
+    /// `GET /v1/templates/namespaces/{slug}`
+    Namespace(String),
+    /// Everything below `/v1/templates/refs/{ref}` and `/v1/templates/{id}`.
+    Template(Targets),
     /// Published, and not served yet.
     Later(&'static str),
 }
 
-/// Subresources of a reference.
-const SUBRESOURCES: [&str; 5] = ["tags", "aliases", "rename", "visibility", "builds"];
+/// What cannot be a template's id or name in a path, because something else is there.
+const FIXED: [&str; 8] = [
+    "blobs",
+    "build",
+    "builds",
+    "claims",
+    "namespaces",
+    "plan",
+    "refs",
+    "validate",
+];
 
 impl Route {
     /// Where `raw_path` leads to.
@@ -80,21 +99,12 @@ impl Route {
             ["blobs", id] => Self::Blob((*id).to_owned()),
             ["validate"] => Self::Later("validating a template"),
             ["plan"] => Self::Later("planning a template"),
-            ["claims"] | ["claims", _] => Self::Later("reserving names"),
-            ["namespaces", _] => Self::Later("namespaces"),
-            ["refs", name] if !name.is_empty() => Self::Template((*name).to_owned()),
-            ["refs", _, sub] if SUBRESOURCES.contains(sub) => {
-                Self::Later("changing and listing what belongs to a template")
-            }
-            ["refs", _, "tags" | "aliases", _] => {
-                Self::Later("changing and listing what belongs to a template")
-            }
-            // A reference whose slash was not encoded.
-            ["refs", namespace, name] if !namespace.is_empty() && !name.is_empty() => {
-                Self::Template(format!("{namespace}/{name}"))
-            }
-            [id] | [id, ..] if id.starts_with("tmpl_") => {
-                Self::Later("templates by id (ask /v1/templates/refs/{id} instead)")
+            ["claims"] => Self::Claims,
+            ["claims", token] if !token.is_empty() => Self::Claim((*token).to_owned()),
+            ["namespaces", slug] if !slug.is_empty() => Self::Namespace((*slug).to_owned()),
+            ["refs", below @ ..] => Self::Template(Targets::below_refs(below)?),
+            [id, below @ ..] if !FIXED.contains(id) => {
+                Self::Template(Targets::below_id(id, below)?)
             }
             _ => return Err(ApiError::RouteNotFound),
         };
@@ -102,23 +112,27 @@ impl Route {
     }
 
     /// The methods that the path takes; empty: any, because nothing is served there yet.
-    pub fn methods(&self) -> &'static [&'static str] {
-        match self {
+    pub fn methods(&self) -> Vec<&'static str> {
+        let methods: &[&str] = match self {
             Self::Health | Self::Ready => &["GET", "HEAD"],
             Self::Metrics
             | Self::Machines
             | Self::Templates
             | Self::Build(_)
             | Self::BuildLogs(_)
-            | Self::Template(_) => &["GET"],
+            | Self::Namespace(_) => &["GET"],
             Self::BuildStream
             | Self::Builds
             | Self::CancelBuild(_)
             | Self::RetryBuild(_)
+            | Self::Claims
             | Self::Preflight => &["POST"],
             Self::Blob(_) => &["PUT"],
+            Self::Claim(_) => &["DELETE"],
+            Self::Template(targets) => return targets.methods(),
             Self::Later(_) => &[],
-        }
+        };
+        methods.to_vec()
     }
 
     /// Whether the path answers to everybody.
@@ -142,7 +156,10 @@ impl Route {
             Self::RetryBuild(_) => "/v1/templates/builds/{id}/retry",
             Self::Preflight => "/v1/templates/blobs/preflight",
             Self::Blob(_) => "/v1/templates/blobs/{id}",
-            Self::Template(_) => "/v1/templates/refs/{ref}",
+            Self::Claims => "/v1/templates/claims",
+            Self::Claim(_) => "/v1/templates/claims/{claim_token}",
+            Self::Namespace(_) => "/v1/templates/namespaces/{slug}",
+            Self::Template(targets) => targets.name(),
             Self::Later(_) => "later",
         }
     }
@@ -178,35 +195,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reference_is_one_segment_or_two() {
-        for (path, reference) in [
-            ("/v1/templates/refs/my-app", "my-app"),
-            ("/v1/templates/refs/my-app%3Av1", "my-app:v1"),
-            ("/v1/templates/refs/acme%2Fmy-app%3Av1", "acme/my-app:v1"),
-            ("/v1/templates/refs/acme/my-app:v1", "acme/my-app:v1"),
-            ("/v1/templates/refs/acme%2Ftags", "acme/tags"),
-            ("/v1/templates/refs/tmpl_x/", "tmpl_x"),
+    fn fixed_names_win_over_templates_and_what_comes_later_is_known() {
+        for (path, route) in [
+            ("/v1/templates/build", Route::BuildStream),
+            ("/v1/templates/", Route::Templates),
+            ("/v1/templates/claims", Route::Claims),
+            (
+                "/v1/templates/claims/tnc_1%2F2",
+                Route::Claim("tnc_1/2".into()),
+            ),
+            (
+                "/v1/templates/namespaces/acme",
+                Route::Namespace("acme".into()),
+            ),
+            ("/v1/templates/builds/tags", Route::Build("tags".into())),
         ] {
-            let found = Route::find(path).unwrap();
-            assert_eq!(found, Route::Template(reference.to_owned()), "{path}");
+            assert_eq!(Route::find(path).unwrap(), route, "{path}");
         }
-    }
-
-    #[test]
-    fn fixed_names_win_and_what_comes_later_is_known() {
-        assert_eq!(
-            Route::find("/v1/templates/build").unwrap(),
-            Route::BuildStream
-        );
-        assert_eq!(Route::find("/v1/templates/").unwrap(), Route::Templates);
         for path in [
-            "/v1/templates/refs/x/tags",
-            "/v1/templates/refs/x/aliases/acme%2Fy",
             "/v1/templates/validate",
             "/v1/templates/builds/tb_x/promote",
             "/v1/template-warm-pools",
             "/v1/template-warm-pools/x/drain",
-            "/v1/templates/tmpl_x/builds",
         ] {
             assert!(matches!(Route::find(path), Ok(Route::Later(_))), "{path}");
         }
@@ -223,7 +233,13 @@ mod tests {
             "/v1/templates/refs",
             "/v1/templates/refs/",
             "/v1/templates/refs//x",
-            "/v1/templates/x",
+            "/v1/templates/refs/x/y/z",
+            "/v1/templates/refs/x/rename/y",
+            "/v1/templates/x/y",
+            "/v1/templates/x/tags/v1/y",
+            "/v1/templates/builds/x/tags",
+            "/v1/templates/claims//",
+            "/v1/templates/namespaces",
             "/v1//templates",
             "/v1%2Ftemplates",
         ] {

@@ -10,7 +10,11 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// The name of the request: `name`, else `alias`, else none.
 pub(super) fn name(top: Fields<'_>, own: &Namespace) -> Option<TemplateName> {
-    let key = if top.has("name") { "name" } else { "alias" };
+    named(top, if top.has("name") { "name" } else { "alias" }, own)
+}
+
+/// The name at `key`, of the namespace `own`, which may be written before it.
+pub(super) fn named(top: Fields<'_>, key: &str, own: &Namespace) -> Option<TemplateName> {
     let text = top.text(key, NAME_BYTES_MAX)?;
     let name = match text.split_once('/') {
         None => text,
