@@ -8,6 +8,7 @@ use tests::runner::{Filter, Scenario, run};
 use tests::service::{Place, Service, scenarios};
 
 mod cache_operator;
+mod canary;
 mod crash;
 mod operator;
 mod private_images;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     wanted.extend(crash::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
+    wanted.extend(canary::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

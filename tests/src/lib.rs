@@ -6,4 +6,5 @@
 
 pub mod registry;
 pub mod runner;
+pub mod search;
 pub mod service;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -80,6 +81,19 @@ impl Place {
     /// The folder of its data, settings and log.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Adds settings, for services that are started from now on.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    pub fn add_settings(&mut self, settings: &str) {
+        let path = self.folder.path().join("service.toml");
+        let mut file = File::options()
+            .append(true)
+            .open(path)
+            .expect("it was written before");
+        writeln!(file, "\n{settings}").expect("the disk has room");
     }
 
     /// With more settings of the registry.
