@@ -15,11 +15,12 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
     "context.py",
+    "dockerfile_edges.py",
     "isolation.py",
     "logs.py",
     "step_failures.py",
