@@ -123,7 +123,7 @@ def without_a_network_nothing_is_fetched() -> None:
     lists = "ls /var/lib/apt/lists | grep -c Packages || true"
     _, entries = is_ready(dockerfile(f"RUN rm -rf /var/lib/apt/lists/*; apt-get -o Acquire::Retries=0 update; {lists}"), **off)
     holds("0" in texts(entries), "apt-get update brings nothing")
-    # The suite's registry is no web page: what is refused is the question.
+    # Nobody is asked: the address is one for documents.
     fails(dockerfile("ADD http://192.0.2.1/file /file"), "network_off", "build_step", "192.0.2.1", **off)
     error, _ = fails(dockerfile("RUN exit 9"), "step_failed", "build_step", **off)
     holds("network" in str(error), f"the message says that there was no network: {error}")
