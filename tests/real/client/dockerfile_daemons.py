@@ -34,20 +34,20 @@ def begun() -> None:
 
 def ready() -> None:
     handle = TemplateBuild.connect(BUILD)
-    handle.wait_until_terminal(poll_interval_ms=100)
+    handle.wait_until_terminal()
     equal(handle.status, TemplateBuildStatus.READY, "status")
 
 
 def failed_for_want_of_a_daemon() -> None:
     handle = TemplateBuild.connect(BUILD)
-    error = raises(BuildError, lambda: handle.wait_until_terminal(poll_interval_ms=100))
+    error = raises(BuildError, handle.wait_until_terminal)
     equal(error.details["reason"], "builder_unavailable", f"reason ({error})")
     equal(error.retryable, True, "retryable")
 
 
 def retried() -> None:
     handle = TemplateBuild.connect(BUILD).retry()
-    handle.wait_until_terminal(poll_interval_ms=100)
+    handle.wait_until_terminal()
     equal(handle.status, TemplateBuildStatus.READY, "status of the retry")
 
 
@@ -61,7 +61,7 @@ def refused(builder: Template) -> MachineError:
 
 def a_private_image_is_closed_to_other_tenants() -> None:
     handle = with_password(f"FROM {IMAGE}\nRUN echo made > /made\n")
-    handle.wait_until_terminal(poll_interval_ms=100)
+    handle.wait_until_terminal()
     equal(handle.status, TemplateBuildStatus.READY, "status for whoever has the password")
     digest = next(
         word
@@ -82,7 +82,7 @@ def a_private_image_is_closed_to_other_tenants() -> None:
         equal(error.details["reason"], "registry_unauthorized", f"reason for {text!r} ({error})")
         holds(PASSWORD not in json.dumps(error.details) + str(error), "the password is not repeated")
     again = with_password(f"FROM {IMAGE}\nRUN echo made > /made\n")
-    again.wait_until_terminal(poll_interval_ms=100)
+    again.wait_until_terminal()
     equal(again.status, TemplateBuildStatus.READY, "status for another who has the password")
 
 
