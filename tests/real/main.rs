@@ -18,10 +18,11 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 10] = [
+const SCRIPTS: [&str; 11] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
+    "command_line.py",
     "context.py",
     "dockerfile_edges.py",
     "isolation.py",
