@@ -6,6 +6,7 @@ pub mod layers;
 pub mod native;
 pub mod output;
 pub mod rootfs;
+pub mod secrets;
 pub mod vault;
 pub mod vmm;
 pub mod worker;
@@ -29,4 +30,6 @@ pub struct Limits {
     pub native: native::NativeLimits,
     /// Root filesystems.
     pub rootfs: rootfs::RootfsLimits,
+    /// What keeps secret values out of logs and results.
+    pub secrets: secrets::SecretLimits,
 }

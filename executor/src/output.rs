@@ -10,4 +10,5 @@ pub mod batch;
 pub mod budget;
 pub mod feed;
 pub mod lines;
+pub mod mask;
 pub mod tail;
