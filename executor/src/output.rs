@@ -2,8 +2,8 @@
 //! error for a failure.
 //!
 //! ```text
-//! bytes ──► LineAssembler ──► lines ──► LogSender ══ bounded queue ══► batcher task ──► sink
-//!                               └─────► Tail
+//! bytes ──► MaskedStream ──► LineAssembler ──► lines ──► LogSender ══ bounded queue ══► batcher task ──► sink
+//!                                                └─────► Tail
 //! ```
 
 pub mod batch;

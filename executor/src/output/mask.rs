@@ -69,6 +69,9 @@ impl Mask {
 
     /// The text without the values.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.0.needles.is_empty() {
+            return Cow::Borrowed(text);
+        }
         let mut out = Vec::new();
         let mut scan = Scan::default();
         self.scan(text.as_bytes(), true, &mut scan, &mut out);
@@ -76,6 +79,14 @@ impl Mask {
             None => Cow::Borrowed(text),
             // A form of bytes that are no text may have taken half of a character with it.
             Some(_) => Cow::Owned(String::from_utf8_lossy(&out).into_owned()),
+        }
+    }
+
+    /// As [`Mask::text`], of a text that is owned.
+    pub fn hide(&self, text: String) -> String {
+        match self.text(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(hidden) => hidden,
         }
     }
 

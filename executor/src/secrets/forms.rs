@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn what_is_held_stays_in_proportion_to_the_value() {
         let limits = SecretLimits::default();
-        for (bytes, times_max) in [(64 * 1024, 32), (500 * 1024, 12)] {
+        for (bytes, times_max) in [(64 * 1024, 32), (500 * 1024, 16)] {
             let value: Vec<u8> = (0..bytes)
                 .map(|at| Digest::of(format!("{at}").as_bytes()).as_bytes()[0])
                 .collect();
