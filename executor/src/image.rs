@@ -30,7 +30,7 @@ mod source;
 mod wire;
 
 pub use bring::{LayerStage, PullProgress};
-pub use credentials::{Credentials, WrongRegistry};
+pub use credentials::{Credentials, Password, WrongRegistry};
 pub use error::{ImageError, ImageFailure};
 pub use layout::LayoutImage;
 pub use manifest::{Healthcheck, ImageConfig, LayerDescriptor, ResolvedImage};

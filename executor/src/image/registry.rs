@@ -8,7 +8,8 @@ use domain::ports::Clock;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::credentials::Credentials;
+use super::challenge;
+use super::credentials::{Credentials, Password};
 use super::error::ImageError;
 use super::guard::{Names, SystemNames};
 use super::manifest::ResolvedImage;
@@ -137,6 +138,23 @@ impl Registry {
             manifest_digest: found.manifest_digest,
             config: found.config,
             layers: found.layers,
+        })
+    }
+
+    /// The credentials for an image's registry as a name and a password, for a tool that speaks to it
+    /// itself; nothing for whoever has none.
+    ///
+    /// # Errors
+    /// Any [`ImageError`], if they cannot be exchanged.
+    pub async fn login(
+        &self,
+        image: &ImageReference,
+        credentials: &Credentials,
+    ) -> Result<Option<Password>, ImageError> {
+        let host = image.registry();
+        let password = challenge::password(&self.0, host, credentials).await;
+        password.map_err(|answer| {
+            self.source(image, credentials).error(host.to_owned(), answer)
         })
     }
 
