@@ -29,7 +29,7 @@ mod resolve;
 mod source;
 mod wire;
 
-pub use bring::{LayerStage, PullProgress};
+pub use bring::{Inspect, LayerStage, PullProgress};
 pub use credentials::{Credentials, Password, WrongRegistry};
 pub use error::{ImageError, ImageFailure};
 pub use layout::LayoutImage;

@@ -1,7 +1,8 @@
 //! Bringing the layers of an image into the store, several at a time, from wherever they are.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use domain::Digest;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -46,6 +47,9 @@ pub enum LayerStage {
     },
 }
 
+/// Looks at the folder of a layer, by its place, before it is kept; false: it is not to be. Blocking.
+pub type Inspect = Arc<dyn Fn(usize, &Path) -> bool + Send + Sync>;
+
 /// Where the layers of an image are.
 pub(super) trait Blobs: Documents {
     /// Gives the bytes of a layer to `unpacking`. An error is one of the transfer; what the unpacker
@@ -55,7 +59,7 @@ pub(super) trait Blobs: Documents {
         layer: &LayerDescriptor,
         unpacking: Unpacking,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> impl Future<Output = Result<Result<Blob, UnpackError>, ImageError>> + Send;
+    ) -> impl Future<Output = Result<Result<Filled, UnpackError>, ImageError>> + Send;
 }
 
 /// A layer's folder that waits for its bytes.
@@ -66,22 +70,34 @@ pub(super) struct Unpacking {
     runtime: Handle,
     limits: LayerLimits,
     zstd_window_log_max: u32,
+    index: usize,
+    inspect: Option<Inspect>,
+}
+
+/// A layer's folder that is filled.
+pub(super) struct Filled {
+    blob: Blob,
+    /// Whether whoever looked at it has nothing against it.
+    accepted: bool,
 }
 
 impl Unpacking {
     /// Unpacks `bytes`. Blocking.
-    pub(super) fn run(self, bytes: impl Read) -> Result<Blob, UnpackError> {
+    pub(super) fn run(self, bytes: impl Read) -> Result<Filled, UnpackError> {
         let (runtime, beneath) = (self.runtime, self.beneath);
         let lowers = || wait_for(&runtime, beneath);
         let window = self.zstd_window_log_max;
-        unpack_blob(bytes, &self.staging, lowers, &self.limits, window)
+        let blob = unpack_blob(bytes, &self.staging, lowers, &self.limits, window)?;
+        let inspected = |inspect: Inspect| inspect(self.index, self.staging.path());
+        let accepted = self.inspect.is_none_or(inspected);
+        Ok(Filled { blob, accepted })
     }
 }
 
 /// What a task said that unpacked a layer.
 pub(super) fn unpacked(
-    ended: Result<Result<Blob, UnpackError>, JoinError>,
-) -> Result<Blob, UnpackError> {
+    ended: Result<Result<Filled, UnpackError>, JoinError>,
+) -> Result<Filled, UnpackError> {
     match ended {
         Ok(unpacked) => unpacked,
         Err(error) => match error.try_into_panic() {
@@ -93,17 +109,19 @@ pub(super) fn unpacked(
 
 /// Brings layers into the store; gives them bottom first.
 ///
-/// Several are under way at a time, the lowest first. A layer that is in the store is not transferred.
+/// Several are under way at a time, the lowest first. A layer that is in the store is not transferred,
+/// and not shown to `inspect`.
 pub(super) async fn bring(
     blobs: &impl Blobs,
     layers: &[LayerDescriptor],
-    store: &LayerStore,
+    (store, inspect): (&LayerStore, Option<&Inspect>),
     limits: &ImageLimits,
     progress: &(dyn Fn(PullProgress) + Send + Sync),
 ) -> Result<Vec<Layer>, ImageError> {
     let bringing = Bringing {
         blobs,
         store,
+        inspect,
         zstd_window_log_max: limits.zstd_window_log_max,
         layer_count: layers.len(),
         progress,
@@ -157,6 +175,7 @@ fn jobs(layers: &[LayerDescriptor]) -> Vec<Job<'_>> {
 struct Bringing<'a, B> {
     blobs: &'a B,
     store: &'a LayerStore,
+    inspect: Option<&'a Inspect>,
     zstd_window_log_max: u32,
     layer_count: usize,
     progress: &'a (dyn Fn(PullProgress) + Send + Sync),
@@ -193,6 +212,8 @@ impl<B: Blobs> Bringing<'_, B> {
             runtime: Handle::current(),
             limits: self.store.limits().clone(),
             zstd_window_log_max: self.zstd_window_log_max,
+            index,
+            inspect: self.inspect.cloned(),
         };
         let total_bytes = descriptor.size_bytes;
         let progress = |done_bytes| {
@@ -205,11 +226,15 @@ impl<B: Blobs> Bringing<'_, B> {
         progress(0);
         let unpacked = self.blobs.unpack(descriptor, unpacking, &progress).await?;
         let image = self.blobs.name();
-        let blob = unpacked.map_err(|source| ImageError::Layer {
+        let Filled { blob, accepted } = unpacked.map_err(|source| ImageError::Layer {
             image: image.clone(),
             layer: descriptor.digest,
             source,
         })?;
+        if !accepted {
+            let layer = descriptor.digest;
+            return Err(ImageError::Rejected { image, layer });
+        }
         check(&image, "a layer", descriptor.digest, blob.digest)?;
         check(
             &image,

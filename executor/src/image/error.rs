@@ -139,6 +139,14 @@ pub enum ImageError {
         /// The cause.
         source: UnpackError,
     },
+    /// Whoever looked at a layer before it was kept has something against it, and knows what.
+    #[error("{image}: layer {layer} is not to be kept")]
+    Rejected {
+        /// The image.
+        image: ImageName,
+        /// The layer's digest as transferred.
+        layer: Digest,
+    },
     /// The layer store failed.
     #[error("{image}: a layer cannot be kept")]
     Store {
@@ -176,7 +184,9 @@ impl ImageError {
                 ImageFailure::Unauthorized
             }
             Self::Address { .. } => ImageFailure::ForbiddenAddress,
-            Self::Refused { .. } | Self::DigestMismatch { .. } => ImageFailure::Unsafe,
+            Self::Refused { .. } | Self::DigestMismatch { .. } | Self::Rejected { .. } => {
+                ImageFailure::Unsafe
+            }
             Self::Layer { source, .. } if source.is_disk_full() => ImageFailure::DiskFull,
             Self::Layer { source, .. } => match source {
                 // The file's name or the disk's state: neither is the image's word against itself,

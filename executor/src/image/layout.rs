@@ -2,13 +2,13 @@
 //! registries do, under the same keys and with the same checks.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use domain::Digest;
+use tokio_util::sync::CancellationToken;
 
-use super::blob::Blob;
-use super::bring::{Blobs, PullProgress, Unpacking, bring, unpacked};
+use super::bring::{Blobs, Filled, Inspect, PullProgress, Unpacking, bring, unpacked};
 use super::error::{ImageError, check};
 use super::manifest::{Descriptor, ImageConfig, LayerDescriptor};
 use super::reference::ImageName;
@@ -68,17 +68,25 @@ impl LayoutImage {
     }
 
     /// Brings the image's layers into the store; gives them bottom first. A layer that is there is not
-    /// read.
+    /// read, any other is shown to `inspect` before it is kept.
     ///
     /// # Errors
     /// Any [`ImageError`]. Layers that were complete stay in the store.
     pub async fn import(
         &self,
         store: &LayerStore,
+        inspect: Option<&Inspect>,
         progress: &(dyn Fn(PullProgress) + Send + Sync),
     ) -> Result<Vec<Layer>, ImageError> {
         let limits = &self.folder.limits;
-        bring(&self.folder, &self.layers, store, limits, progress).await
+        bring(
+            &self.folder,
+            &self.layers,
+            (store, inspect),
+            limits,
+            progress,
+        )
+        .await
     }
 }
 
@@ -165,13 +173,32 @@ impl Blobs for Folder {
         layer: &LayerDescriptor,
         unpacking: Unpacking,
         _progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<Result<Blob, UnpackError>, ImageError> {
+    ) -> Result<Result<Filled, UnpackError>, ImageError> {
         let (path, size_bytes) = (self.blob(&layer.digest), layer.size_bytes);
+        // Whoever waits no more wants nothing more to be unpacked.
+        let given_up = CancellationToken::new();
+        let _awaited = given_up.clone().drop_guard();
         let ended = tokio::task::spawn_blocking(move || {
             let file = File::open(path).map_err(|source| UnpackError::Read { source })?;
             // One byte more than it should have makes another digest.
-            unpacking.run(file.take(size_bytes.saturating_add(1)))
+            let file = file.take(size_bytes.saturating_add(1));
+            unpacking.run(Awaited { file, given_up })
         });
         Ok(unpacked(ended.await))
+    }
+}
+
+/// A file that is read as long as somebody waits for it.
+struct Awaited<R> {
+    file: R,
+    given_up: CancellationToken,
+}
+
+impl<R: Read> Read for Awaited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.given_up.is_cancelled() {
+            return Err(io::Error::other("the import was given up"));
+        }
+        self.file.read(buffer)
     }
 }

@@ -2,8 +2,8 @@
 
 use tokio::sync::mpsc;
 
-use super::blob::{Blob, PieceReader};
-use super::bring::{Blobs, PullProgress, Unpacking, bring, unpacked};
+use super::blob::PieceReader;
+use super::bring::{Blobs, Filled, PullProgress, Unpacking, bring, unpacked};
 use super::credentials::Credentials;
 use super::download::transfer;
 use super::error::ImageError;
@@ -28,7 +28,14 @@ impl Registry {
         progress: &(dyn Fn(PullProgress) + Send + Sync),
     ) -> Result<Vec<Layer>, ImageError> {
         let source = self.source(&image.reference, credentials);
-        bring(&source, &image.layers, store, self.limits(), progress).await
+        bring(
+            &source,
+            &image.layers,
+            (store, None),
+            self.limits(),
+            progress,
+        )
+        .await
     }
 }
 
@@ -38,7 +45,7 @@ impl Blobs for Source<'_> {
         layer: &LayerDescriptor,
         unpacking: Unpacking,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<Result<Blob, UnpackError>, ImageError> {
+    ) -> Result<Result<Filled, UnpackError>, ImageError> {
         let (sender, receiver) = mpsc::channel(self.limits.pieces_queued_max.max(1));
         let unpacking =
             tokio::task::spawn_blocking(move || unpacking.run(PieceReader::new(receiver)));

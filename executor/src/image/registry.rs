@@ -154,7 +154,8 @@ impl Registry {
         let host = image.registry();
         let password = challenge::password(&self.0, host, credentials).await;
         password.map_err(|answer| {
-            self.source(image, credentials).error(host.to_owned(), answer)
+            self.source(image, credentials)
+                .error(host.to_owned(), answer)
         })
     }
 

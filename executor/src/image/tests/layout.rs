@@ -14,7 +14,7 @@ async fn import_failure(layout: &Layout) -> ImageError {
     match open_layout(layout).await {
         Err(error) => error,
         Ok(image) => {
-            let imported = image.import(&Store::new().store, &|_| ()).await;
+            let imported = image.import(&Store::new().store, None, &|_| ()).await;
             imported.unwrap_err()
         }
     }
@@ -51,7 +51,7 @@ async fn a_folder_s_image_gives_the_layers_that_its_registry_would() {
             seen.lock().unwrap().push(provenance);
         }
     };
-    let imported = image.import(&store.store, &note).await.unwrap();
+    let imported = image.import(&store.store, None, &note).await.unwrap();
     let seen = seen.into_inner().unwrap();
     assert_eq!(seen, [Provenance::Hit, Provenance::Hit, Provenance::Built]);
     let keys = |layers: &[Layer]| layers.iter().map(|layer| *layer.key()).collect::<Vec<_>>();
@@ -135,4 +135,32 @@ async fn the_documents_of_a_folder_have_their_bounds() {
         let error = opened.unwrap_err();
         assert!(matches!(error, ImageError::Refused { .. }), "{error:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_somebody_has_something_against_is_not_kept() {
+    let layout = Layout::image(&two_layers(Compression::Plain));
+    let image = open_layout(&layout).await.unwrap();
+    let store = Store::new();
+    let inspect: Inspect = std::sync::Arc::new(|index, folder| {
+        assert_eq!(folder.join("d/b").exists(), index == 1);
+        index == 0
+    });
+    let imported = image.import(&store.store, Some(&inspect), &|_| ()).await;
+    let error = imported.unwrap_err();
+    let top = &image.layers[1];
+    assert!(matches!(error, ImageError::Rejected { layer, .. } if layer == top.digest));
+    let bottom = chain_key(None, &image.layers[0].diff_id);
+    assert!(
+        store
+            .store
+            .get(&chain_key(Some(&bottom), &top.diff_id))
+            .is_none()
+    );
+    // What is there is not looked at again.
+    image.import(&store.store, None, &|_| ()).await.unwrap();
+    image
+        .import(&store.store, Some(&inspect), &|_| ())
+        .await
+        .unwrap();
 }
