@@ -49,6 +49,9 @@ pub enum Event {
         duration: Duration,
         /// Whether its result was there.
         cached: bool,
+        /// What BuildKit knows it by: the digest (`sha256:…`) of what it does and of all that it takes;
+        /// of its last part, if it has several.
+        vertex: String,
     },
     /// Something worth a line that belongs to no step: a base image is resolved, the context is
     /// transferred, the result is exported.

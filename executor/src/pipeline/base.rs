@@ -42,7 +42,9 @@ pub(super) enum Origin {
         _artifact: Box<Artifact>,
     },
     /// A Dockerfile made them; in use as well.
-    Dockerfile { layers: Vec<Layer> },
+    Dockerfile {
+        layers: Vec<Layer>,
+    },
 }
 
 impl Base {

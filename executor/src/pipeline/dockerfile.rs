@@ -57,14 +57,17 @@ impl Attempt<'_> {
 
         let phase = self.reporter.begin(Phase::Step).await?;
         let scratch = self.private_folder().await?;
-        self.lay_out(source, context.as_ref(), scratch.path()).await?;
+        self.lay_out(source, context.as_ref(), scratch.path())
+            .await?;
         self.run_buildkit(source, &prepared, scratch.path()).await?;
         let (image, layers) = self.take_image(&prepared, scratch.path()).await?;
         failures::blocking(move || scratch.close())
             .await?
             .map_err(|error| failures::io("remove the folder of a build", &error))?;
         let made = settings::of(self, &prepared, &image.config);
-        let layers = self.complete_folders(layers, &image.config, &made.defaults).await?;
+        let layers = self
+            .complete_folders(layers, &image.config, &made.defaults)
+            .await?;
         self.reporter.end(phase).await?;
 
         let keys: Vec<_> = layers.iter().map(|layer| *layer.key()).collect();

@@ -35,11 +35,7 @@ enum Outcome {
 
 impl Attempt<'_> {
     /// Tells which of the copied files were there, and which the request brought.
-    pub(super) async fn tell_files(
-        &self,
-        steps: &[Step],
-        plan: &Plan,
-    ) -> Result<(), Interruption> {
+    pub(super) async fn tell_files(&self, steps: &[Step], plan: &Plan) -> Result<(), Interruption> {
         self.tell_used(used(steps, plan)).await
     }
 

@@ -317,7 +317,9 @@ mod tests {
             schedule: ProbeSchedule::default(),
         };
         let image = Defaults::of_image(&ImageConfig::default());
-        let base = image.clone().starting(Some("serve".to_owned()), Some(probe(1)));
+        let base = image
+            .clone()
+            .starting(Some("serve".to_owned()), Some(probe(1)));
         let inherited = runtime(&definition(RuntimeConfig::default()), &base);
         assert_eq!(inherited.start_cmd.as_deref(), Some("serve"));
         assert_eq!(inherited.readiness, Some(probe(1)));

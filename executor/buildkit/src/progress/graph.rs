@@ -26,6 +26,8 @@ impl StepId {
 /// A vertex.
 #[derive(Debug, Default)]
 pub(super) struct Vertex {
+    /// The digest of what it does and of all that it takes.
+    pub(super) digest: String,
     /// Empty as long as it is known only as what another one takes.
     pub(super) name: String,
     /// What its name says, if it is a step's.
@@ -123,7 +125,10 @@ impl Graph {
         if id.0 == self.vertexes_max {
             return None;
         }
-        self.vertexes.push(Vertex::default());
+        self.vertexes.push(Vertex {
+            digest: digest.to_owned(),
+            ..Vertex::default()
+        });
         self.by_digest.insert(digest.to_owned(), id);
         Some(id)
     }

@@ -259,10 +259,12 @@ impl Steps {
                 drop(tail.take());
             }
             let duration = if cached { Duration::ZERO } else { state.busy };
+            let vertex = state.vertexes.last().map(|&id| graph[id].digest.clone());
             events.push(Event::StepFinished {
                 step: self.step(step),
                 duration,
                 cached,
+                vertex: vertex.unwrap_or_default(),
             });
         }
     }

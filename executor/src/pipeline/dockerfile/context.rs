@@ -104,11 +104,18 @@ impl Files {
         self.copy(&context, ".", "/", blobs)?;
         let ignored = format!("{}{IGNORE_SUFFIX}", self.path);
         self.copy(&dockerfile, &ignored, &ignored, blobs)?;
-        self.write_dockerfile(&dockerfile).map_err(Refused::Dockerfile)
+        self.write_dockerfile(&dockerfile)
+            .map_err(Refused::Dockerfile)
     }
 
     /// Copies what `source` names in the context, if it is there, into a new folder.
-    fn copy(&self, folder: &Path, source: &str, dst: &str, blobs: &OpenBlob) -> Result<(), Refused> {
+    fn copy(
+        &self,
+        folder: &Path,
+        source: &str,
+        dst: &str,
+        blobs: &OpenBlob,
+    ) -> Result<(), Refused> {
         std::fs::create_dir(folder).map_err(Refused::Dockerfile)?;
         let Ok(found) = context::find(self.context.as_ref(), source) else {
             return Ok(());
@@ -126,7 +133,9 @@ impl Files {
             user: None,
             mode: None,
         };
-        changer.make(&Change::Copy(vec![copy])).map_err(Refused::Files)
+        changer
+            .make(&Change::Copy(vec![copy]))
+            .map_err(Refused::Files)
     }
 
     fn write_dockerfile(&self, folder: &Path) -> io::Result<()> {
@@ -209,12 +218,19 @@ mod tests {
 
     /// What is below a folder: path, permission bits, content.
     fn listing(folder: &Path) -> Vec<(String, u32, String)> {
-        let below = walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name();
+        let below = walkdir::WalkDir::new(folder)
+            .min_depth(1)
+            .sort_by_file_name();
         below
             .into_iter()
             .map(|entry| {
                 let entry = entry.unwrap();
-                let path = entry.path().strip_prefix(folder).unwrap().display().to_string();
+                let path = entry
+                    .path()
+                    .strip_prefix(folder)
+                    .unwrap()
+                    .display()
+                    .to_string();
                 let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
                 let content = std::fs::read_to_string(entry.path()).unwrap_or_default();
                 (path, mode, content)
@@ -264,9 +280,17 @@ mod tests {
             .collect();
         assert_eq!(
             beside,
-            ["docker", "docker/App.Dockerfile", "docker/App.Dockerfile.dockerignore"]
+            [
+                "docker",
+                "docker/App.Dockerfile",
+                "docker/App.Dockerfile.dockerignore"
+            ]
         );
-        assert!(!context_dir(scratch.path()).join("docker/App.Dockerfile").exists());
+        assert!(
+            !context_dir(scratch.path())
+                .join("docker/App.Dockerfile")
+                .exists()
+        );
         assert!(context_dir(scratch.path()).join(".dockerignore").exists());
     }
 

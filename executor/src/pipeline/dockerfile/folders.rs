@@ -30,7 +30,10 @@ impl Attempt<'_> {
         if missing.is_empty() {
             return Ok(layers);
         }
-        let text = format!("Making folders that the image has not: {}", missing.join(", "));
+        let text = format!(
+            "Making folders that the image has not: {}",
+            missing.join(", ")
+        );
         self.reporter.say(text).await?;
         self.make_folders(layers, &missing).await
     }
@@ -62,13 +65,28 @@ mod tests {
         std::fs::write(folder.path().join("file"), "").unwrap();
         std::os::unix::fs::symlink("/var", folder.path().join("link")).unwrap();
         let root = View::open(folder.path()).unwrap();
-        let paths = ["/", "/var/lib", "/file", "/link/lib", "/link/new", "/data", "/data", "/file/x"];
+        let paths = [
+            "/",
+            "/var/lib",
+            "/file",
+            "/link/lib",
+            "/link/new",
+            "/data",
+            "/data",
+            "/file/x",
+        ];
         let wanted = paths.iter().map(|path| (*path).to_owned()).collect();
-        assert_eq!(missing(&root, wanted).unwrap(), ["/link/new", "/data", "/file/x"]);
+        assert_eq!(
+            missing(&root, wanted).unwrap(),
+            ["/link/new", "/data", "/file/x"]
+        );
     }
 
     #[test]
     fn a_path_starts_at_the_root() {
-        assert_eq!([absolute("data"), absolute("/data"), absolute("//x")], ["/data", "/data", "/x"]);
+        assert_eq!(
+            [absolute("data"), absolute("/data"), absolute("//x")],
+            ["/data", "/data", "/x"]
+        );
     }
 }

@@ -13,7 +13,13 @@ use super::Source;
 use crate::image::{ImageReference, ResolvedImage};
 
 /// The ways to write the one platform that is built for.
-const PLATFORMS: [&str; 5] = ["linux/amd64", "linux/amd64/v1", "linux/x86_64", "amd64", "linux"];
+const PLATFORMS: [&str; 5] = [
+    "linux/amd64",
+    "linux/amd64/v1",
+    "linux/x86_64",
+    "amd64",
+    "linux",
+];
 
 /// A Dockerfile that may be built.
 pub(super) struct Prepared {
@@ -91,7 +97,10 @@ impl Attempt<'_> {
                 "Line {}: `{}` is not an image reference: {error}{unset}.",
                 wanted.line, wanted.image
             );
-            at_line(Failure::new(FailureReason::BadReference, message), wanted.line)
+            at_line(
+                Failure::new(FailureReason::BadReference, message),
+                wanted.line,
+            )
         })?;
         let resolved = self.resolve_reference(&reference).await;
         resolved.map_err(|interruption| match interruption {
@@ -122,7 +131,10 @@ impl Attempt<'_> {
     /// Credentials go to the registries of the Dockerfile's images and to no other; some that are for
     /// another one are a mistake, and the caller wants to know.
     fn check_credentials(&self, images: &BTreeMap<String, ResolvedImage>) -> Result<(), Failure> {
-        let used: BTreeSet<&str> = images.values().map(|image| image.reference.registry()).collect();
+        let used: BTreeSet<&str> = images
+            .values()
+            .map(|image| image.reference.registry())
+            .collect();
         let mut brought = self.job.requested.registry_auth.keys();
         let Some(unused) = brought.find(|host| !used.contains(host.as_str())) else {
             return Ok(());
@@ -131,7 +143,11 @@ impl Attempt<'_> {
         let message = format!(
             "The request brings credentials for the registry `{unused}`, from which no image of the Dockerfile \
              comes (they come from: {}).",
-            if used.is_empty() { "none".to_owned() } else { used.join(", ") }
+            if used.is_empty() {
+                "none".to_owned()
+            } else {
+                used.join(", ")
+            }
         );
         let failure = Failure::new(FailureReason::RegistryUnauthorized, message);
         Err(failure.with_detail("registry", unused.as_str()))
@@ -140,7 +156,11 @@ impl Attempt<'_> {
     /// BuildKit itself lets a step run without a secret that it requires if its result is in the cache.
     fn check_secrets(&self, dockerfile: &Dockerfile) -> Result<(), Failure> {
         let ids = &self.job.requested.definition.secret_ids;
-        let held = |id| self.secrets.as_ref().is_some_and(|secrets| secrets.value(id).is_some());
+        let held = |id| {
+            self.secrets
+                .as_ref()
+                .is_some_and(|secrets| secrets.value(id).is_some())
+        };
         if !ids.iter().all(held) {
             let message = "The secret values of the request are gone: they lived in the memory of a \
                            service that has ended.";
@@ -211,18 +231,33 @@ impl Attempt<'_> {
             warn(text).await?;
         }
         let base = prepared.base().map(|image| &image.reference);
-        for image in prepared.images.values().filter(|image| Some(&image.reference) != base) {
-            self.reporter.say(format!("Image {} is {}", image.reference, image.manifest_digest)).await?;
+        for image in prepared
+            .images
+            .values()
+            .filter(|image| Some(&image.reference) != base)
+        {
+            self.reporter
+                .say(format!(
+                    "Image {} is {}",
+                    image.reference, image.manifest_digest
+                ))
+                .await?;
         }
         Ok(())
     }
 
     /// The credentials for the registries of the images, as names and passwords.
-    pub(super) async fn logins(&self, prepared: &Prepared) -> Result<Vec<RegistryLogin>, Interruption> {
+    pub(super) async fn logins(
+        &self,
+        prepared: &Prepared,
+    ) -> Result<Vec<RegistryLogin>, Interruption> {
         let mut logins: Vec<RegistryLogin> = Vec::new();
         for image in prepared.images.values() {
             let reference = &image.reference;
-            if logins.iter().any(|login| login.host == reference.registry()) {
+            if logins
+                .iter()
+                .any(|login| login.host == reference.registry())
+            {
                 continue;
             }
             let credentials = self.credentials(reference)?;
@@ -240,7 +275,10 @@ impl Attempt<'_> {
 }
 
 /// The first image that is not resolved yet.
-fn next_image(dockerfile: &Dockerfile, images: &BTreeMap<String, ResolvedImage>) -> Option<ImageUse> {
+fn next_image(
+    dockerfile: &Dockerfile,
+    images: &BTreeMap<String, ResolvedImage>,
+) -> Option<ImageUse> {
     let mut uses = dockerfile.images().into_iter();
     uses.find(|wanted| !images.contains_key(&wanted.image))
 }

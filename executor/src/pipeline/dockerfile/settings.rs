@@ -40,10 +40,15 @@ pub(super) fn of(attempt: &Attempt<'_>, prepared: &Prepared, image: &ImageConfig
     let says = |keyword| prepared.dockerfile.setting(keyword).is_some();
     let is_told = says(Keyword::Cmd) || says(Keyword::Entrypoint);
     let start_cmd = is_told.then(|| start_command(image)).flatten();
-    let readiness = oci.healthcheck.as_ref().and_then(|check| readiness(check, seconds_max));
+    let readiness = oci
+        .healthcheck
+        .as_ref()
+        .and_then(|check| readiness(check, seconds_max));
     if let Some(check) = &mut oci.healthcheck {
         let starts = start_cmd.is_some() || definition.start_cmd.is_some();
-        check.mapped_readiness = readiness.clone().filter(|_| starts && is_unsaid(definition));
+        check.mapped_readiness = readiness
+            .clone()
+            .filter(|_| starts && is_unsaid(definition));
     }
     Made {
         defaults: Defaults::of_image(image).starting(start_cmd, readiness),
@@ -60,8 +65,12 @@ fn is_unsaid(definition: &Definition) -> bool {
 /// The variables that an image has and its base has not, or has with another value.
 fn env_keys(image: &ImageConfig, base: Option<&ImageConfig>) -> Vec<String> {
     let inherited: BTreeSet<&String> = base.into_iter().flat_map(|base| &base.env).collect();
-    let own = image.env.iter().filter(|variable| !inherited.contains(variable));
-    own.filter_map(|variable| Some(variable.split_once('=')?.0.to_owned())).collect()
+    let own = image
+        .env
+        .iter()
+        .filter(|variable| !inherited.contains(variable));
+    own.filter_map(|variable| Some(variable.split_once('=')?.0.to_owned()))
+        .collect()
 }
 
 /// What a container of the image would run, as a line for `/bin/sh -c`; nothing if it says nothing.
@@ -91,7 +100,13 @@ fn shell_line(words: &[String]) -> Option<String> {
     };
     let spelled: Vec<String> = words
         .iter()
-        .map(|word| if is_plain(word) { word.clone() } else { quoted(word) })
+        .map(|word| {
+            if is_plain(word) {
+                word.clone()
+            } else {
+                quoted(word)
+            }
+        })
         .collect();
     Some(spelled.join(" ")).filter(|line| !line.is_empty())
 }
@@ -99,7 +114,9 @@ fn shell_line(words: &[String]) -> Option<String> {
 /// The probe that an image's own check comes to, if it has one that can be run.
 fn readiness(check: &OciHealthcheck, seconds_max: u64) -> Option<Readiness> {
     let command = match check.test.as_slice() {
-        [kind, line] if kind == "CMD-SHELL" => Some(line.clone()).filter(|line| !line.is_empty())?,
+        [kind, line] if kind == "CMD-SHELL" => {
+            Some(line.clone()).filter(|line| !line.is_empty())?
+        }
         [kind, words @ ..] if kind == "CMD" => shell_line(words)?,
         _ => return None,
     };
@@ -118,8 +135,12 @@ fn schedule(check: &OciHealthcheck, seconds_max: u64) -> ProbeSchedule {
     let one_try = seconds(check.timeout_ns).unwrap_or(CHECK_SECONDS);
     let retries = check.retries.unwrap_or(CHECK_RETRIES);
     let start = seconds(check.start_period_ns).unwrap_or(0);
-    let whole = retries.saturating_mul(interval.saturating_add(one_try)).saturating_add(start);
-    let interval_ms = check.interval_ns.map_or(usual.interval_ms, |nanos| nanos / NANOS_PER_MILLI);
+    let whole = retries
+        .saturating_mul(interval.saturating_add(one_try))
+        .saturating_add(start);
+    let interval_ms = check
+        .interval_ns
+        .map_or(usual.interval_ms, |nanos| nanos / NANOS_PER_MILLI);
     ProbeSchedule {
         timeout_secs: whole.clamp(usual.timeout_secs, seconds_max.max(usual.timeout_secs)),
         interval_ms: interval_ms.clamp(1, START_INTERVAL_SECONDS * 1000),
@@ -147,13 +168,33 @@ mod tests {
     #[test]
     fn entry_point_and_command_become_one_line_for_the_shell() {
         for (entrypoint, cmd, expected) in [
-            (&[][..], &["/srv/app", "--port", "80"][..], "/srv/app --port 80"),
-            (&["/entry.sh"], &["serve", "two words"], "/entry.sh serve 'two words'"),
+            (
+                &[][..],
+                &["/srv/app", "--port", "80"][..],
+                "/srv/app --port 80",
+            ),
+            (
+                &["/entry.sh"],
+                &["serve", "two words"],
+                "/entry.sh serve 'two words'",
+            ),
             (&["/entry.sh"], &[], "/entry.sh"),
-            (&[], &["/bin/sh", "-c", "echo $HOME && exec app"], "echo $HOME && exec app"),
+            (
+                &[],
+                &["/bin/sh", "-c", "echo $HOME && exec app"],
+                "echo $HOME && exec app",
+            ),
             (&["/bin/sh", "-c", "exec app"], &["ignored"], "exec app"),
-            (&["/bin/bash", "-c"], &["echo it's"], r"/bin/bash -c 'echo it'\''s'"),
-            (&[], &["/bin/sh", "-c", "echo $0", "name"], "/bin/sh -c 'echo $0' name"),
+            (
+                &["/bin/bash", "-c"],
+                &["echo it's"],
+                r"/bin/bash -c 'echo it'\''s'",
+            ),
+            (
+                &[],
+                &["/bin/sh", "-c", "echo $0", "name"],
+                "/bin/sh -c 'echo $0' name",
+            ),
             (&[], &["A=b", "", "~", "*"], "'A=b' '' '~' '*'"),
         ] {
             assert_eq!(command(entrypoint, cmd).as_deref(), Some(expected));
@@ -166,9 +207,16 @@ mod tests {
     fn a_shell_reads_the_line_as_the_words_that_it_was_made_of() {
         let odd = words(&["a b", "c'd", "$x", "`y`", "\\", "\n", "-n", "é", "a=b", "#"]);
         let line = format!("printf '%s\\0' {}", shell_line(&odd).unwrap());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let output = runtime
-            .block_on(tokio::process::Command::new("/bin/sh").args(["-c", &line]).output())
+            .block_on(
+                tokio::process::Command::new("/bin/sh")
+                    .args(["-c", &line])
+                    .output(),
+            )
             .unwrap();
         let read: Vec<String> = output
             .stdout
@@ -196,7 +244,13 @@ mod tests {
         assert_eq!(shell.as_deref(), Some("curl -f localhost || exit 1"));
         let plain = command(&["CMD", "curl", "-f", "http://localhost/a b"]);
         assert_eq!(plain.as_deref(), Some("curl -f 'http://localhost/a b'"));
-        for none in [&["NONE"][..], &[], &["CMD"], &["CMD-SHELL", ""], &["OTHER", "x"]] {
+        for none in [
+            &["NONE"][..],
+            &[],
+            &["CMD"],
+            &["CMD-SHELL", ""],
+            &["OTHER", "x"],
+        ] {
             assert_eq!(command(none), None, "{none:?}");
         }
     }

@@ -77,12 +77,22 @@ impl Attempt<'_> {
             Arc::new(move |index, folder| inspector.accepts(index, folder))
         };
         let import = image.import(&self.services.layers, Some(&inspect), &note);
-        let imported = self.unless_stopped("the import of the image", import).await?;
+        let imported = self
+            .unless_stopped("the import of the image", import)
+            .await?;
         inspector.verdict()?;
         let layers = imported.map_err(|error| unusable(&error))?;
 
-        let provenances = provenances.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let own = || layers.iter().zip(&provenances).enumerate().skip(base_layers);
+        let provenances = provenances
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let own = || {
+            layers
+                .iter()
+                .zip(&provenances)
+                .enumerate()
+                .skip(base_layers)
+        };
         // What was there was searched for the secrets of another build, or of none.
         let known: Vec<(usize, Layer)> = own()
             .filter(|(_, (_, provenance))| **provenance != Provenance::Built)
@@ -125,7 +135,8 @@ impl Attempt<'_> {
 fn shared_layers(image: &LayoutImage, prepared: &Prepared) -> usize {
     let base = prepared.base().into_iter().flat_map(|base| &base.layers);
     let both = image.layers.iter().zip(base);
-    both.take_while(|(own, base)| own.diff_id == base.diff_id).count()
+    both.take_while(|(own, base)| own.diff_id == base.diff_id)
+        .count()
 }
 
 /// Searches layers before they are kept, and remembers what it found.
@@ -162,7 +173,11 @@ impl Inspector {
 
     /// What has been found so far.
     fn verdict(&self) -> Result<(), Interruption> {
-        let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let verdict = self
+            .verdict
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match verdict {
             None => Ok(()),
             Some(Verdict::Leak(leak)) => Err(leaked(&leak).into()),
