@@ -111,20 +111,23 @@ pub(super) fn place(graph: &Graph, stages: &mut Stages, title_bytes_max: usize) 
 pub(super) fn is_complete(graph: &Graph, stages: &mut Stages) -> bool {
     stages.guess(graph);
     let mut totals: BTreeMap<usize, BTreeMap<u32, u32>> = BTreeMap::new();
+    let mut named = BTreeSet::new();
     for (id, slot) in slots(graph, stages) {
         if let Some(name) = &graph[id].step_name {
             let totals = totals.entry(slot.stage).or_default();
             totals.insert(slot.place, name.total);
+            named.extend(stages.find(&name.stage));
         }
     }
-    totals.values().all(|totals| {
-        // A base that stages share stands in the first of them.
-        let first = if totals.contains_key(&1) { 1 } else { 2 };
-        let mut places = (first..).zip(totals.keys());
-        let last = totals.last_key_value();
-        places.all(|(place, &there)| place == there)
-            && last.is_some_and(|(place, total)| place == total)
-    })
+    // A base that stages share stands in the first of them.
+    named.iter().all(|stage| totals.contains_key(stage))
+        && totals.values().all(|totals| {
+            let first = if totals.contains_key(&1) { 1 } else { 2 };
+            let mut places = (first..).zip(totals.keys());
+            let last = totals.last_key_value();
+            places.all(|(place, &there)| place == there)
+                && last.is_some_and(|(place, total)| place == total)
+        })
 }
 
 fn slots(graph: &Graph, stages: &Stages) -> BTreeMap<VertexId, Slot> {

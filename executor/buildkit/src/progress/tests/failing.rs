@@ -58,13 +58,14 @@ fn a_failing_step_s_clipped_output_is_made_whole() {
     let failure = tracker.finish(Some(1), &mut events).unwrap_err();
     let output = events.into_iter().filter_map(|event| match event {
         Event::StepOutput { bytes, .. } => Some(bytes),
-        _ => None,
+        Event::StepStarted(_) | Event::StepFinished { .. } | Event::Note(_) | Event::Warning(_) => {
+            None
+        }
     });
     let output = String::from_utf8(output.collect::<Vec<_>>().concat()).unwrap();
-    let mut expected: String = (1..=60)
-        .map(|index| format!("line {index} of a long output\n"))
-        .collect();
-    expected.push_str("fatal: all is lost\n");
+    let lines = (1..=60).map(|index| format!("line {index} of a long output\n"));
+    let expected = [lines.collect(), vec!["fatal: all is lost\n".to_owned()]].concat();
+    let expected = expected.concat();
     let mark = "\n[output clipped, log limit 600B reached]\n";
     assert_eq!(output.replace(mark, ""), expected);
     let tail: Vec<&str> = expected.lines().skip(61 - 20).collect();
