@@ -68,7 +68,7 @@ impl Documents for Source<'_> {
         let actual = Digest::of(&body);
         match named {
             Named::Digest(expected) => {
-                check(&self.image.into(), "the manifest", *expected, actual)?
+                check(&self.image.into(), "the manifest", *expected, actual)?;
             }
             Named::Tag(_) => {}
         }

@@ -17,6 +17,8 @@ mod prepare;
 mod run;
 mod settings;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -260,7 +260,12 @@ impl Walk<'_> {
         if self.stop.is_cancelled() {
             return Err(SearchError::Stopped);
         }
-        let path = Path::new("/").join(entry.path().strip_prefix(root).unwrap_or(entry.path()));
+        let path = Path::new("/").join(
+            entry
+                .path()
+                .strip_prefix(root)
+                .unwrap_or_else(|_| entry.path()),
+        );
         let failed = |source| SearchError::Io {
             path: path.clone(),
             source,
@@ -412,6 +417,12 @@ mod tests {
 
     const VALUE: &str = "s3cr3t-pl4nted-value";
 
+    /// A text in which every part is another.
+    fn numbered(count: usize) -> String {
+        let parts: Vec<String> = (0..count).map(|number| format!("{number:03}-")).collect();
+        parts.concat()
+    }
+
     fn search_for(value: &[u8], limits: SecretLimits) -> Search {
         let id: SecretId = "token".parse().unwrap();
         Search::new([(&id, value)], &limits)
@@ -463,10 +474,14 @@ mod tests {
         for text in [
             STANDARD.encode(VALUE),
             STANDARD.encode(format!("user:{VALUE}@")),
-            VALUE.bytes().map(|byte| format!("{byte:02X}")).collect(),
+            VALUE
+                .bytes()
+                .map(|byte| format!("{byte:02X}"))
+                .collect::<Vec<_>>()
+                .concat(),
         ] {
             let found = found(VALUE, |root| {
-                std::fs::write(root.join("file"), text).unwrap()
+                std::fs::write(root.join("file"), text).unwrap();
             });
             assert_eq!(found, Some((Part::Content, "/file".to_owned())));
         }
@@ -479,7 +494,7 @@ mod tests {
             piece_bytes_max: 32,
             ..SecretLimits::default()
         };
-        let long: String = (0..30).map(|number| format!("{number:03}-")).collect();
+        let long = numbered(30);
         for value in [VALUE, &long] {
             let search = search_for(value.as_bytes(), limits);
             let folder = tempfile::tempdir().unwrap();
@@ -496,7 +511,7 @@ mod tests {
 
     #[test]
     fn the_beginning_of_a_long_value_is_no_leak_unless_it_comes_back_all_the_time() {
-        let value: String = (0..100).map(|number| format!("{number:03}-")).collect();
+        let value = numbered(100);
         let limits = SecretLimits {
             beginnings_max: 20,
             ..SecretLimits::default()

@@ -40,10 +40,9 @@ pub(super) fn of(failed: Failed, told: Told) -> Failure {
     }
     let excerpt = failed.excerpt.map(clipped);
     if let Some(excerpt) = &excerpt {
-        message.push_str(&format!(
-            "\n{}:{}\n{}",
-            excerpt.file, excerpt.line, excerpt.text
-        ));
+        let Excerpt { file, line, text } = excerpt;
+        let shown = format!("\n{file}:{line}\n{text}");
+        message.push_str(&shown);
     }
     let mut failure = Failure::new(reason, message);
     if let Some(excerpt) = excerpt {

@@ -7,6 +7,7 @@ use buildkit::dockerfile::{self, Dockerfile, DockerfileProblem, ImageUse, Word};
 use buildkit::invocation::{ImagePolicy, RegistryLogin};
 use domain::build::LogStream;
 use domain::failure::{Failure, FailureReason};
+use domain::name::SecretId;
 
 use super::super::{Attempt, Interruption, failures};
 use super::Source;
@@ -71,7 +72,7 @@ impl Attempt<'_> {
             }
             images.insert(wanted.image, image);
         }
-        self.check_platforms(&dockerfile)?;
+        check_platforms(&dockerfile)?;
         self.check_credentials(&images)?;
         self.check_secrets(&dockerfile)?;
         self.check_sources(&dockerfile)?;
@@ -112,22 +113,6 @@ impl Attempt<'_> {
         })
     }
 
-    /// Refuses stages for other machines: what they make would not run here.
-    fn check_platforms(&self, dockerfile: &Dockerfile) -> Result<(), Failure> {
-        let stages = dockerfile.needed_stages().iter();
-        for stage in stages.filter_map(|index| dockerfile.stages().get(*index)) {
-            let platform = stage.platform.as_deref().unwrap_or_default();
-            if !platform.is_empty() && !PLATFORMS.contains(&platform.to_lowercase().as_str()) {
-                let line = stage.line;
-                let message =
-                    format!("Line {line}: templates are for linux/amd64, not for `{platform}`.");
-                let failure = Failure::new(FailureReason::UnsupportedPlatform, message);
-                return Err(at_line(failure, line));
-            }
-        }
-        Ok(())
-    }
-
     /// Credentials go to the registries of the Dockerfile's images and to no other; some that are for
     /// another one are a mistake, and the caller wants to know.
     fn check_credentials(&self, images: &BTreeMap<String, ResolvedImage>) -> Result<(), Failure> {
@@ -166,7 +151,7 @@ impl Attempt<'_> {
                            service that has ended.";
             return Err(Failure::new(FailureReason::SecretsLost, message));
         }
-        let brought: BTreeSet<&str> = ids.iter().map(|id| id.as_str()).collect();
+        let brought: BTreeSet<&str> = ids.iter().map(SecretId::as_str).collect();
         let missing = dockerfile.secrets().iter().find_map(|mount| {
             let id = mount.id.known().filter(|id| !brought.contains(id))?;
             mount.required.then_some((id, mount.line))
@@ -272,6 +257,22 @@ impl Attempt<'_> {
         }
         Ok(logins)
     }
+}
+
+/// Refuses stages for other machines: what they make would not run here.
+fn check_platforms(dockerfile: &Dockerfile) -> Result<(), Failure> {
+    let stages = dockerfile.needed_stages().iter();
+    for stage in stages.filter_map(|index| dockerfile.stages().get(*index)) {
+        let platform = stage.platform.as_deref().unwrap_or_default();
+        if !platform.is_empty() && !PLATFORMS.contains(&platform.to_lowercase().as_str()) {
+            let line = stage.line;
+            let message =
+                format!("Line {line}: templates are for linux/amd64, not for `{platform}`.");
+            let failure = Failure::new(FailureReason::UnsupportedPlatform, message);
+            return Err(at_line(failure, line));
+        }
+    }
+    Ok(())
 }
 
 /// The first image that is not resolved yet.

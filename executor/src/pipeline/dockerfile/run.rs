@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use buildkit::daemon::{Address, Lease, NoDaemon};
-use buildkit::event::FailureKind;
 use buildkit::invocation::{Invocation, Network};
 use buildkit::run::RunError;
-use domain::causes::chain;
 use domain::failure::{Failure, FailureReason};
 use secrecy::{ExposeSecret as _, SecretSlice};
 
@@ -72,21 +70,17 @@ impl Attempt<'_> {
         let run = buildkit::run::run(lease, invocation, scratch, &mut observer, &self.stop);
         let outcome = Box::pin(run).await;
         observer.end_lines().await?;
-        let Err(error) = outcome else {
-            return Ok(None);
+        let failed = match outcome {
+            Ok(()) => return Ok(None),
+            Err(RunError::Failed(failed)) => *failed,
+            Err(error) => return Err(interruption(error)),
         };
-        match error {
-            RunError::Failed(failed) => {
-                let is_offline = !self.job.requested.definition.config.internet_access;
-                let tail = failed
-                    .step
-                    .as_ref()
-                    .and_then(|step| observer.tail(step.index));
-                let told = Told { tail, is_offline };
-                Ok(Some(failure::of(failed, told)))
-            }
-            other => Err(interruption(other)),
-        }
+        let step = failed.step.as_ref();
+        let told = Told {
+            tail: step.and_then(|step| observer.tail(step.index)),
+            is_offline: !self.job.requested.definition.config.internet_access,
+        };
+        Ok(Some(failure::of(failed, told)))
     }
 
     async fn invocation(
@@ -133,7 +127,7 @@ fn unavailable(error: &NoDaemon) -> Failure {
 /// A run that ended for another reason than the build itself.
 fn interruption(error: RunError<ReportError>) -> Interruption {
     match error {
-        RunError::Failed(failed) => failure::of(failed, Told::default()).into(),
+        RunError::Failed(failed) => failure::of(*failed, Told::default()).into(),
         RunError::Stopped => Interruption::Stopped {
             killed: vec!["the BuildKit build".to_owned()],
         },

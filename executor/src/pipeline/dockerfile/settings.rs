@@ -211,13 +211,11 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let output = runtime
-            .block_on(
-                tokio::process::Command::new("/bin/sh")
-                    .args(["-c", &line])
-                    .output(),
-            )
-            .unwrap();
+        let run = async {
+            let mut shell = tokio::process::Command::new("/bin/sh");
+            shell.args(["-c", &line]).output().await
+        };
+        let output = runtime.block_on(run).unwrap();
         let read: Vec<String> = output
             .stdout
             .split(|&byte| byte == 0)
