@@ -12,9 +12,11 @@ pub mod dockerfile;
 pub mod event;
 pub mod invocation;
 pub mod limits;
-pub mod outcome;
+mod outcome;
 pub mod progress;
 pub mod run;
+#[cfg(test)]
+mod testkit;
 
 pub use event::{Event, Excerpt, Failure, FailureKind, OutputStream, Step};
 pub use limits::BuildkitLimits;

@@ -1,6 +1,6 @@
 //! The vertexes of a build, as they were told so far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
 
 use super::name::StepName;
@@ -131,6 +131,20 @@ impl Graph {
         });
         self.by_digest.insert(digest.to_owned(), id);
         Some(id)
+    }
+
+    /// Whether a vertex takes any of others, or takes one that does.
+    pub(super) fn takes_any(&self, id: VertexId, others: &[VertexId]) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut taken = vec![id];
+        while let Some(id) = taken.pop() {
+            let inputs = &self[id].inputs;
+            if inputs.iter().any(|input| others.contains(input)) {
+                return true;
+            }
+            taken.extend(inputs.iter().filter(|&&input| seen.insert(input)));
+        }
+        false
     }
 
     /// Whether everything that a step takes is there.

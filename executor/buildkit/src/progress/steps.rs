@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::graph::{Graph, Run, StepId, VertexId};
 use super::name::StepName;
-use super::place::{NO_STAGE, Slot, Stages, is_complete, place, title};
+use super::place::{NO_STAGE, Placed, Slot, Stages, is_complete, place, title};
 use super::tail::Tail;
 use super::wire::Time;
 use crate::event::{Event, OutputStream, Step};
@@ -107,8 +107,25 @@ impl Steps {
     pub(super) fn number(&mut self, graph: &mut Graph) {
         self.numbered = true;
         for step in place(graph, &mut self.stages, self.title_bytes_max) {
-            self.add(graph, step.slot, step.title, step.text, step.vertexes);
+            if step.slot.stage == NO_STAGE && self.is_done_elsewhere(graph, &step) {
+                for id in step.vertexes {
+                    self.adopt(graph, id);
+                }
+            } else {
+                self.add(graph, step.slot, step.title, step.text, step.vertexes);
+            }
         }
+    }
+
+    /// Whether what stands nowhere is another build's vertex for one of our steps: it has the same
+    /// instruction, and is none that comes after it.
+    fn is_done_elsewhere(&self, graph: &Graph, step: &Placed) -> bool {
+        let mut alike = self.by_text.get(&step.text).into_iter().flatten();
+        alike.any(|&alike| {
+            let ours = &self.list[alike].vertexes;
+            let mut theirs = step.vertexes.iter();
+            !theirs.any(|&id| graph.takes_any(id, ours))
+        })
     }
 
     /// Finds the step of a vertex that was announced after the others. It may be another build's, which
@@ -252,6 +269,7 @@ impl Steps {
     fn end(&mut self, graph: &Graph, step: StepId, events: &mut Vec<Event>) {
         self.start(step, events);
         let cached = !self.has_worked(graph, step);
+        let vertex = self.last_part(graph, step).unwrap_or_default();
         let state = &mut self.list[step];
         if state.told == Told::Start {
             state.told = Told::End;
@@ -259,12 +277,11 @@ impl Steps {
                 drop(tail.take());
             }
             let duration = if cached { Duration::ZERO } else { state.busy };
-            let vertex = state.vertexes.last().map(|&id| graph[id].digest.clone());
             events.push(Event::StepFinished {
                 step: self.step(step),
                 duration,
                 cached,
-                vertex: vertex.unwrap_or_default(),
+                vertex,
             });
         }
     }
@@ -296,6 +313,14 @@ impl Steps {
     fn is_part(&self, graph: &Graph, step: StepId, id: VertexId) -> bool {
         let mut vertexes = self.list[step].vertexes.iter();
         vertexes.any(|&of| graph[of].inputs.contains(&id))
+    }
+
+    /// The digest of the part that no other takes. Another build's, if it does the step, comes after
+    /// our own.
+    fn last_part(&self, graph: &Graph, step: StepId) -> Option<String> {
+        let mut parts = self.list[step].vertexes.iter();
+        let last = parts.find(|&&id| !self.is_part(graph, step, id))?;
+        Some(graph[*last].digest.clone())
     }
 
     fn has_worked(&self, graph: &Graph, step: StepId) -> bool {

@@ -192,6 +192,31 @@ fn a_step_waits_for_the_announcement_of_the_others() {
 }
 
 #[test]
+fn a_step_that_another_build_does_before_any_of_ours_begins_is_no_step_of_its_own() {
+    let mut build = Build::new(&[""]);
+    build
+        .vertexes(&[
+            vertex("b", &["a"], "[2/2] COPY x ."),
+            vertex("a", &[], "[1/2] COPY x ."),
+        ])
+        .vertexes(&[started("theirs", &["y"], "[theirs 3/4] COPY x .", 2)])
+        .vertexes(&[vertex("y", &[], "[internal] load build context")])
+        .told(&["1/2 [1/2] COPY x ."]);
+}
+
+#[test]
+fn the_last_step_may_bear_the_name_of_another_build_and_the_words_of_an_earlier_one() {
+    let mut build = Build::new(&["a"]);
+    build
+        .vertexes(&[
+            vertex("b", &["a"], "[theirs 2/4] RUN x"),
+            vertex("a", &[], "[a 1/1] RUN x"),
+        ])
+        .vertexes(&[started("a", &[], "[a 1/1] RUN x", 2)])
+        .told(&["1/2 [1/1] RUN x"]);
+}
+
+#[test]
 fn what_is_never_announced_is_not_waited_for_forever() {
     let mut build = Build::new(&[""]);
     build.vertexes(&[started("b", &["a"], "[2/2] RUN b", 3)]);
@@ -300,6 +325,31 @@ fn the_export_comes_after_every_step() {
         ]);
     let failure = build.end(Some(1), &[]).unwrap();
     assert_eq!(failure.step, None);
+}
+
+#[test]
+fn a_step_is_known_by_the_digest_of_its_last_part_and_by_our_own() {
+    let mut build = Build::new(&[""]);
+    build
+        .vertexes(&[
+            vertex("merge", &["copy", "base"], "[2/2] LINK COPY --link a b"),
+            vertex("copy", &[], "[2/2] COPY --link a b"),
+            vertex("base", &[], "[1/2] FROM a"),
+        ])
+        .vertexes(&[started(
+            "theirs",
+            &["base"],
+            "[theirs 3/4] COPY --link a b",
+            2,
+        )]);
+    let _outcome = build.tracker.finish(Some(0), &mut build.events);
+    let vertexes = build.events.iter().filter_map(|event| match event {
+        Event::StepFinished { vertex, .. } => Some(vertex.as_str()),
+        Event::StepStarted(_) | Event::StepOutput { .. } | Event::Note(_) | Event::Warning(_) => {
+            None
+        }
+    });
+    assert_eq!(vertexes.collect::<Vec<_>>(), ["base", "merge"]);
 }
 
 #[test]
