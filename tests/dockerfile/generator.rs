@@ -289,13 +289,11 @@ impl Generator {
                 ])
                 .to_owned(),
         };
-        let files = self.of(&[
-            "/x /y",
-            "[\"/x\", \"/y z\"]",
-            "<<#EOF /x",
-            "-- /x /y",
-            "--link /x /y",
-        ]);
+        // A stage of which nothing is copied would be needed and not be done.
+        let files = match from.as_str() {
+            "" => self.of(&["<<#EOF /x", "<<#EOF <<-'#E' /x/"]),
+            _ => self.of(&["/x /y", "[\"/x\", \"/y z\"]", "-- /x /y", "--link /x /y"]),
+        };
         self.with_heredocs(&format!("COPY --from={from} {files}"));
     }
 
