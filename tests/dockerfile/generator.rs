@@ -118,7 +118,7 @@ impl Generator {
 
     pub(crate) fn case(mut self) -> Case {
         self.head();
-        for _ in 0..1 + self.below(4) {
+        for _ in 0..=self.below(4) {
             self.stage();
         }
         let mut build_args = BTreeMap::new();
@@ -163,7 +163,8 @@ impl Generator {
     }
 
     fn of(&mut self, items: &[&'static str]) -> &'static str {
-        items[self.below(items.len())]
+        let place = self.below(items.len());
+        items.get(place).copied().expect("it is one of them")
     }
 
     fn append(&mut self, items: &[&'static str]) {
@@ -192,7 +193,7 @@ impl Generator {
 
     fn arg(&mut self) {
         let mut line = "ARG".to_owned();
-        for _ in 0..1 + self.below(2) {
+        for _ in 0..=self.below(2) {
             line.push(' ');
             line += self.of(&["A", "B", "C", "D", "E", "KIND", "TARGETOS"]);
             if !self.one_in(3) {
@@ -301,9 +302,10 @@ impl Generator {
         let mut line = self.of(&["RUN", "run", "RUN"]).to_owned();
         for _ in 0..self.below(3) {
             line += " --mount=";
-            line += match self.one_in(40) {
-                true => self.of(&WRONG_MOUNTS),
-                false => self.of(&MOUNTS),
+            line += if self.one_in(40) {
+                self.of(&WRONG_MOUNTS)
+            } else {
+                self.of(&MOUNTS)
             };
         }
         if self.one_in(10) {
@@ -316,7 +318,7 @@ impl Generator {
                 " []",
             ]);
         }
-        for _ in 0..1 + self.below(4) {
+        for _ in 0..=self.below(4) {
             line.push(' ');
             line += self.of(&WORDS);
         }

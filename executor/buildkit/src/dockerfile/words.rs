@@ -326,9 +326,9 @@ mod tests {
         ];
         for (line, expected) in cases {
             let found = heredocs(line, &mut Budget(10_000)).unwrap();
-            let names = found.into_iter().map(|found| match found.chomp {
-                true => format!("-{}", found.name),
-                false => found.name,
+            let names = found.into_iter().map(|found| {
+                let chomp = if found.chomp { "-" } else { "" };
+                format!("{chomp}{}", found.name)
             });
             assert_eq!(names.collect::<Vec<_>>(), expected, "{line}");
         }
