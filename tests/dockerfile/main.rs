@@ -41,9 +41,9 @@ const REFUSED_BY_THE_FRONTEND: [(&str, &str); 4] = [
 ];
 
 /// The numbers from which files are made up.
-const MADE_UP: Range<u64> = 0..150;
+const MADE_UP: Range<u64> = 0..100;
 /// How many of them both must take for the comparison to be worth something.
-const COMPARED_MIN: usize = 50;
+const COMPARED_MIN: usize = 35;
 
 #[test]
 fn the_reader_finds_in_the_corpus_what_the_frontend_finds() {
