@@ -7,6 +7,9 @@ pub const PATH_BYTES_MAX: usize = 4095;
 /// Bytes of one name in a path: what the file systems take.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 
+/// Bytes of the value of one build secret: BuildKit's own bound.
+pub const SECRET_BYTES_MAX: usize = 500 * 1024;
+
 /// How much of anything a caller may send or hold open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,8 +37,10 @@ pub struct Limits {
     pub command_bytes_max: usize,
     /// Bytes of any other text: a path, a package, a value of an environment.
     pub text_bytes_max: usize,
-    /// Bytes of a Dockerfile.
+    /// Bytes of a Dockerfile; it is a part of the definition.
     pub dockerfile_bytes_max: usize,
+    /// Bytes of the values of all build secrets of one request together.
+    pub secret_total_bytes_max: usize,
     /// Seconds that a readiness probe may be given.
     pub readiness_secs_max: u64,
     /// How many mistakes of one request are reported.
@@ -82,7 +87,8 @@ impl Default for Limits {
             env_count_max: 500,
             command_bytes_max: 64 * 1024,
             text_bytes_max: 8 * 1024,
-            dockerfile_bytes_max: 512 * 1024,
+            dockerfile_bytes_max: 192 * 1024,
+            secret_total_bytes_max: 4 * 1024 * 1024,
             readiness_secs_max: 3600,
             problem_count_max: 20,
             keepalive_ms: 5000,

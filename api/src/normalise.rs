@@ -4,6 +4,7 @@
 //! Pure: whether a named file has been uploaded is for [`crate::service`] to find out.
 
 mod context;
+mod dockerfile;
 mod fields;
 mod names;
 mod preflight;
@@ -16,6 +17,8 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
@@ -24,7 +27,7 @@ use serde_json::Value;
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};
-pub use registry_auth::add_base;
+pub use registry_auth::RegistryAuth;
 pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
 
@@ -49,7 +52,7 @@ pub struct BuildRequest {
     pub backend: Backend,
     /// Where the template comes from.
     pub source_type: SourceType,
-    /// The credentials that it brings.
+    /// The values of its build secrets, and its credentials by host.
     pub secrets: Secrets,
 }
 
@@ -62,18 +65,20 @@ pub struct Bounds<'a> {
     pub executor: &'a Executor,
 }
 
-/// Why a request is no build.
+/// Why a request is no build: fields are wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Fields are wrong; the first ones, and how many there are.
-    Invalid {
-        /// The first mistakes, in the order of the request.
-        problems: Vec<FieldProblem>,
-        /// How many there are.
-        total: usize,
-    },
-    /// It is right, and cannot be built yet.
-    NotImplemented(String),
+pub struct Refusal {
+    /// The first mistakes, as they were found.
+    pub problems: Vec<FieldProblem>,
+    /// How many there are.
+    pub total: usize,
+}
+
+impl From<Vec<FieldProblem>> for Refusal {
+    fn from(problems: Vec<FieldProblem>) -> Self {
+        let total = problems.len();
+        Self { problems, total }
+    }
 }
 
 /// Machines of requests that say nothing.
@@ -83,7 +88,7 @@ const MEMORY_MIB_DEFAULT: u32 = 512;
 /// Reads a request of `owner`.
 ///
 /// # Errors
-/// [`Refusal`], with every mistake that was found, or what cannot be built yet.
+/// [`Refusal`], with every mistake that was found.
 pub fn build_request(
     body: &Value,
     owner: &Owner,
@@ -102,19 +107,19 @@ pub fn build_request(
     let start_cmd = top.command("start_cmd", bounds.limits);
     let skip_cache = top.switch("skip_cache").unwrap_or(false);
     let config = config(top, bounds.executor);
-    secrets::check(top, source.is_dockerfile);
-    let base_image = top.get("base_image").and_then(Value::as_str);
-    let secrets = registry_auth::read(top, base_image);
-    if !problems.is_empty() {
-        return Err(problems.into_refusal());
-    }
-    if let Some(what) = source.unsupported {
-        return Err(Refusal::NotImplemented(what));
-    }
-    let Some(definition_source) = source.source else {
-        // A source that is missing has left a problem; this keeps it an error if it has not.
+    let mut secrets = Secrets::default();
+    let secret_ids = if source.is_dockerfile {
+        secrets::read(top, &mut secrets, bounds.limits)
+    } else {
+        secrets::refuse(top);
+        BTreeSet::new()
+    };
+    let auth = registry_auth::read(top);
+    // A source that is missing has left a problem; this keeps it an error if it has not.
+    let Some(definition_source) = source.source.filter(|_| problems.is_empty()) else {
         return Err(problems.into_refusal());
     };
+    auth.place(&definition_source, &mut secrets)?;
     Ok(BuildRequest {
         namespace,
         name,
@@ -126,7 +131,7 @@ pub fn build_request(
             runtime,
             config,
             skip_cache,
-            secret_ids: Vec::new(),
+            secret_ids: secret_ids.into_iter().collect(),
         },
         context,
         backend: source.backend,

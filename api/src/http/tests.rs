@@ -4,6 +4,8 @@ mod bases;
 mod blobs;
 mod builds;
 mod cache;
+mod captured;
+mod dockerfiles;
 mod keys;
 mod shapes;
 mod streams;
