@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use tests::runner::{Filter, Scenario, run};
 use tests::service::{Place, Service, scenarios};
 
+mod buildkit_network;
+mod buildkitd;
 mod cache_operator;
 mod crash;
 mod operator;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     wanted.extend(crash::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
+    wanted.extend(buildkitd::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {
@@ -49,7 +52,8 @@ fn main() -> ExitCode {
     ));
     wanted.retain(|scenario| filter.wants(&scenario.name));
     let own_passed = wanted.is_empty() || run(&wanted, 1);
-    if shared_passed && own_passed {
+    let network_passed = buildkit_network::run_wanted(&filter);
+    if shared_passed && own_passed && network_passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

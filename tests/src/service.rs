@@ -101,6 +101,12 @@ impl Place {
             "[[registry.mirror]]\nregistry = \"docker.io\"\nhost = \"{registry}\"\nplain_http = true\n"
         );
         config += "[builtins.base]\nimage = \"debian:bookworm\"\n\n";
+        let buildctl = setting("NULLSPACE_BUILDCTL");
+        let daemon = setting("NULLSPACE_TEST_BUILDKIT");
+        let _ = writeln!(
+            config,
+            "[buildkit]\nbuildctl = \"{buildctl}\"\n\n[[buildkit.daemon]]\naddress = \"{daemon}\"\n"
+        );
         let network = setting("NULLSPACE_TEST_BUILD_NETWORK");
         config += &std::fs::read_to_string(network).expect("make setup wrote it");
         std::fs::write(folder.path().join("service.toml"), config).expect("the disk has room");
