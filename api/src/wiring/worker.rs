@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use buildkit::daemon::DaemonConfig;
 use executor::cache::Cache;
 use executor::image::{Mirror, RegistryConfig};
 use executor::limits::Limits;
 use executor::native::container::{BindFile, NetworkAccess};
 use executor::native::identity::IdRange;
 use executor::native::network::NetworkPolicy;
-use executor::services::{OpenError, Services, Settings, Shared};
+use executor::services::{BuildkitConfig, OpenError, Services, Settings, Shared};
 use executor::vmm::{AcceleratorChoice, VmmConfig};
 use executor::worker::Worker;
 use tokio::sync::watch;
@@ -20,6 +21,11 @@ use crate::config::{Accelerator, Config};
 
 /// The container runtime, looked up in the tools' path.
 const RUNC: &str = "runc";
+
+/// BuildKit's client, looked up in the tools' path.
+const BUILDCTL: &str = "buildctl";
+/// Where BuildKit's daemon listens unless it is told otherwise.
+const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
 
 const BYTES_PER_MIB: u64 = 1024 * 1024;
 
@@ -68,6 +74,7 @@ fn settings(config: &Config) -> io::Result<Settings> {
         data_dir: config.data_dir.path().to_owned(),
         runc: RUNC.into(),
         registry: registry(config),
+        buildkit: buildkit(),
         network: network_access(config),
         vmm: vmm_config(config)?,
         limits: limits(config),
@@ -115,6 +122,16 @@ fn registry(config: &Config) -> RegistryConfig {
         private_hosts: config.registry.private_hosts.iter().cloned().collect(),
         ecr_endpoint: set(&config.registry.ecr_endpoint),
         gcp_token_endpoint: set(&config.registry.gcp_token_endpoint),
+    }
+}
+
+/// The build daemon of this host, and its client from the tools' path.
+fn buildkit() -> BuildkitConfig {
+    let address = BUILDKITD.parse().expect("the address is one");
+    let daemon = DaemonConfig::new(address, None).expect("a socket of this host needs no TLS");
+    BuildkitConfig {
+        buildctl: BUILDCTL.into(),
+        daemons: vec![daemon],
     }
 }
 
