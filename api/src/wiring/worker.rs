@@ -16,7 +16,7 @@ use executor::worker::Worker;
 use tokio::sync::watch;
 
 use super::{Background, Foundation};
-use crate::config::{Accelerator, Config};
+use crate::config::{Accelerator, Config, ConfigError};
 
 /// The container runtime, looked up in the tools' path.
 const RUNC: &str = "runc";
@@ -29,6 +29,9 @@ pub enum WorkerStartError {
     /// This program does not know where it is, and so not where the guest agent is.
     #[error("cannot find the guest agent")]
     GuestAgent(#[from] io::Error),
+    /// A setting is wrong.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
     /// A part is missing or cannot be used.
     #[error("a part cannot be used; `nullspaced doctor` says what is missing")]
     Open(#[from] OpenError),
@@ -63,12 +66,15 @@ pub(super) async fn start(
     Ok((ready, cache))
 }
 
-fn settings(config: &Config) -> io::Result<Settings> {
+fn settings(config: &Config) -> Result<Settings, WorkerStartError> {
     Ok(Settings {
         data_dir: config.data_dir.path().to_owned(),
         runc: RUNC.into(),
         registry: registry(config),
-        buildkit: buildkit(config)?,
+        buildkit: BuildkitConfig {
+            buildctl: config.buildkit.buildctl.clone(),
+            daemons: config.buildkit.daemons()?,
+        },
         network: network_access(config),
         vmm: vmm_config(config)?,
         limits: limits(config),
@@ -92,9 +98,10 @@ pub(crate) fn limits(config: &Config) -> Limits {
         first: executor.step_first_user_id,
         ..ids
     });
-    limits.buildkit.build_seconds_max = config.buildkit.build_seconds_max;
-    limits.buildkit.probe_ms_max = config.buildkit.probe_ms_max;
-    limits.buildkit.stop_ms_max = config.buildkit.stop_ms_max;
+    let buildkit = &config.buildkit;
+    limits.buildkit.build_seconds_max = buildkit.build_seconds_max;
+    limits.buildkit.probe_ms_max = buildkit.probe_ms_max;
+    limits.buildkit.stop_ms_max = buildkit.stop_ms_max;
     limits.worker.layer_bytes_max = executor.layer_cache_mb_max.saturating_mul(BYTES_PER_MIB);
     limits.worker.layer_free_bytes_min = executor.free_disk_mb_min.saturating_mul(BYTES_PER_MIB);
     limits
@@ -120,14 +127,6 @@ fn registry(config: &Config) -> RegistryConfig {
         ecr_endpoint: set(&config.registry.ecr_endpoint),
         gcp_token_endpoint: set(&config.registry.gcp_token_endpoint),
     }
-}
-
-/// BuildKit's client and daemons, as the settings have them; they were checked when they were read.
-fn buildkit(config: &Config) -> io::Result<BuildkitConfig> {
-    Ok(BuildkitConfig {
-        buildctl: config.buildkit.buildctl.clone(),
-        daemons: config.buildkit.daemons().map_err(io::Error::other)?,
-    })
 }
 
 /// The machines' driver, as the settings want it.

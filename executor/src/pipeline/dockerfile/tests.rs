@@ -68,7 +68,7 @@ CMD [\"./run.sh\", \"two words\"]
 
     let resolved = base.resolved.as_ref().unwrap();
     assert_eq!(resolved.reference, "docker.io/library/debian:bookworm");
-    assert_eq!(base.env_keys, ["PORT", "LANG"]);
+    assert_eq!(base.env_keys, ["LANG", "PORT"]);
     assert_eq!(base.oci.exposed_ports, ["8080/tcp"]);
     assert_eq!(base.oci.volumes, ["/data", "/srv/app/state"]);
     assert_eq!(base.oci.labels["org.example.kind"], "test");
