@@ -136,7 +136,6 @@ impl<'a> Lexer<'a> {
     }
 
     fn until(&mut self, stop: Option<char>, pattern: bool) -> Result<Text, Fault> {
-        self.gathered.clear();
         let mut text = Text::default();
         let mut in_word = false;
         while let Some(char) = self.peek() {
