@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use buildkit::daemon::DaemonConfig;
 use executor::cache::Cache;
 use executor::image::{Mirror, RegistryConfig};
 use executor::limits::Limits;
@@ -17,15 +16,10 @@ use executor::worker::Worker;
 use tokio::sync::watch;
 
 use super::{Background, Foundation};
-use crate::config::{Accelerator, Config};
+use crate::config::{Accelerator, Config, ConfigError};
 
 /// The container runtime, looked up in the tools' path.
 const RUNC: &str = "runc";
-
-/// BuildKit's client, looked up in the tools' path.
-const BUILDCTL: &str = "buildctl";
-/// Where BuildKit's daemon listens unless it is told otherwise.
-const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
 
 const BYTES_PER_MIB: u64 = 1024 * 1024;
 
@@ -35,6 +29,9 @@ pub enum WorkerStartError {
     /// This program does not know where it is, and so not where the guest agent is.
     #[error("cannot find the guest agent")]
     GuestAgent(#[from] io::Error),
+    /// The settings of a part are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A part is missing or cannot be used.
     #[error("a part cannot be used; `nullspaced doctor` says what is missing")]
     Open(#[from] OpenError),
@@ -69,12 +66,12 @@ pub(super) async fn start(
     Ok((ready, cache))
 }
 
-fn settings(config: &Config) -> io::Result<Settings> {
+fn settings(config: &Config) -> Result<Settings, WorkerStartError> {
     Ok(Settings {
         data_dir: config.data_dir.path().to_owned(),
         runc: RUNC.into(),
         registry: registry(config),
-        buildkit: buildkit(),
+        buildkit: buildkit(config)?,
         network: network_access(config),
         vmm: vmm_config(config)?,
         limits: limits(config),
@@ -98,6 +95,9 @@ pub(crate) fn limits(config: &Config) -> Limits {
         first: executor.step_first_user_id,
         ..ids
     });
+    limits.buildkit.build_seconds_max = config.buildkit.build_seconds_max;
+    limits.buildkit.probe_ms_max = config.buildkit.probe_ms_max;
+    limits.buildkit.stop_ms_max = config.buildkit.stop_ms_max;
     limits.worker.layer_bytes_max = executor.layer_cache_mb_max.saturating_mul(BYTES_PER_MIB);
     limits.worker.layer_free_bytes_min = executor.free_disk_mb_min.saturating_mul(BYTES_PER_MIB);
     limits
@@ -125,14 +125,15 @@ fn registry(config: &Config) -> RegistryConfig {
     }
 }
 
-/// The build daemon of this host, and its client from the tools' path.
-fn buildkit() -> BuildkitConfig {
-    let address = BUILDKITD.parse().expect("the address is one");
-    let daemon = DaemonConfig::new(address, None).expect("a socket of this host needs no TLS");
-    BuildkitConfig {
-        buildctl: BUILDCTL.into(),
-        daemons: vec![daemon],
-    }
+/// BuildKit's client and its daemons.
+///
+/// # Errors
+/// [`ConfigError`]: an address is none, or its TLS is not whole.
+fn buildkit(config: &Config) -> Result<BuildkitConfig, ConfigError> {
+    Ok(BuildkitConfig {
+        buildctl: config.buildkit.buildctl.clone(),
+        daemons: config.buildkit.daemons()?,
+    })
 }
 
 /// The machines' driver, as the settings want it.
