@@ -1,22 +1,19 @@
 //! BuildKit: its client on this host, and the daemons that Dockerfiles are built by.
 
-use std::path::Path;
-use std::time::Duration;
-
-use executor::process::Tool;
-use futures_util::future::join_all;
-use serde::Deserialize;
+use ::buildkit::daemon::Pool;
+use domain::causes::chain;
 
 use super::Part;
 use super::parts::{locate, version};
+use crate::config::Config;
+use crate::wiring::worker::limits;
 
-/// How long a daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The first release whose client has all that the service asks of it: major and minor number.
 const OLDEST: (u32, u32) = (0, 13);
 
-/// Looks for the client, and asks the daemon at each address.
-pub(super) async fn examine(buildctl: &Path, addresses: &[String]) -> Vec<Part> {
+/// Looks for the client, and asks each daemon, as builds do it.
+pub(super) async fn examine(config: &Config) -> Vec<Part> {
+    let buildctl = &config.buildkit.buildctl;
     let found = locate(buildctl);
     let client = match &found {
         None => Err(format!("{} not found", buildctl.display())),
@@ -27,15 +24,25 @@ pub(super) async fn examine(buildctl: &Path, addresses: &[String]) -> Vec<Part> 
                 .map_err(|reason| format!("{}: {said}: {reason}", path.display()))
         }
     };
-    let daemons = addresses.iter().map(|address| async {
-        let answer = match &found {
-            None => Err("not asked, for want of buildctl".to_owned()),
-            Some(buildctl) => ask(buildctl, address).await,
-        };
-        daemon_part(address, answer)
-    });
     let mut parts = vec![client_part(client)];
-    parts.extend(join_all(daemons).await);
+    match (config.buildkit.daemons(), found) {
+        (Err(error), _) => parts.push(daemon_part("settings", Err(error.to_string()))),
+        (Ok(daemons), None) => {
+            let unasked = || Err("not asked, for want of buildctl".to_owned());
+            let addresses = daemons.iter().map(|daemon| daemon.address().to_string());
+            parts.extend(addresses.map(|address| daemon_part(&address, unasked())));
+        }
+        (Ok(daemons), Some(buildctl)) => {
+            let pool = Pool::new(buildctl, daemons, limits(config).buildkit);
+            let answers = pool.probe_all().await.into_iter();
+            parts.extend(answers.map(|(address, answer)| {
+                let answer = answer
+                    .map(|version| version.buildkit)
+                    .map_err(|error| chain(&error));
+                daemon_part(&address.to_string(), answer)
+            }));
+        }
+    }
     parts
 }
 
@@ -93,47 +100,10 @@ fn release_of(word: &str) -> Option<(u32, u32)> {
     Some((major, minor))
 }
 
-#[derive(Deserialize)]
-struct Worker {
-    #[serde(rename = "buildkitVersion")]
-    buildkit: Version,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: String,
-}
-
-/// The version of the daemon at `address`, or why there is none.
-async fn ask(buildctl: &Path, address: &str) -> Result<String, String> {
-    let asked = Tool::new(buildctl)
-        .args(["--addr", address])
-        .args(["debug", "workers", "--format", "{{json .}}"])
-        .run(PATIENCE)
-        .await;
-    let finished = asked.map_err(|error| error.to_string())?;
-    if !finished.status.success() {
-        let said = String::from_utf8_lossy(&finished.stderr);
-        let line = said.lines().rfind(|line| !line.trim().is_empty());
-        let line = line.unwrap_or("buildctl failed without a word").trim();
-        return Err(line.strip_prefix("error: ").unwrap_or(line).to_owned());
-    }
-    version_of(&finished.stdout)
-}
-
-/// What the first worker says: a daemon without one answers, and cannot build.
-fn version_of(workers: &[u8]) -> Result<String, String> {
-    let workers: Option<Vec<Worker>> =
-        serde_json::from_slice(workers).map_err(|error| format!("not understood: {error}"))?;
-    let first = workers.into_iter().flatten().next();
-    first
-        .map(|worker| worker.buildkit.version)
-        .ok_or_else(|| "it has no worker".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BuildkitDaemon;
 
     #[test]
     fn releases_from_v0_13_on_are_new_enough() {
@@ -171,18 +141,12 @@ mod tests {
         assert_eq!(part.detail, "unix:///a: connection refused");
     }
 
-    #[test]
-    fn a_daemon_without_a_worker_cannot_build() {
-        assert_eq!(version_of(b"null").unwrap_err(), "it has no worker");
-        assert_eq!(version_of(b"[]").unwrap_err(), "it has no worker");
-        let workers = br#"[{"id":"a","buildkitVersion":{"version":"v0.34.2"},"cdiDevices":null}]"#;
-        assert_eq!(version_of(workers).unwrap(), "v0.34.2");
-    }
-
     #[tokio::test]
     async fn without_the_client_no_daemon_is_asked() {
-        let addresses = ["unix:///nowhere".to_owned()];
-        let parts = examine(Path::new("/nowhere/buildctl"), &addresses).await;
+        let mut config = Config::default();
+        config.buildkit.buildctl = "/nowhere/buildctl".into();
+        config.buildkit.daemon = vec![BuildkitDaemon::at("unix:///nowhere")];
+        let parts = examine(&config).await;
         let details: Vec<&str> = parts.iter().map(|part| part.detail.as_str()).collect();
         let expected = [
             "/nowhere/buildctl not found",

@@ -14,10 +14,6 @@ use crate::wiring;
 /// How long a program may take to say its version.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// BuildKit's client and daemon, where they usually are.
-const BUILDCTL: &str = "buildctl";
-const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
-
 /// A program that must be there.
 struct Program {
     name: &'static str,
@@ -89,7 +85,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Part> {
     for program in &PROGRAMS {
         parts.push(look_for(program).await);
     }
-    parts.extend(buildkit::examine(Path::new(BUILDCTL), &[BUILDKITD.to_owned()]).await);
+    parts.extend(buildkit::examine(config).await);
     parts.push(qemu(config).await);
     parts.push(kernel(config));
     parts.push(guest_agent(config));
