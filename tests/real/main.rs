@@ -14,7 +14,7 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
@@ -24,6 +24,7 @@ const SCRIPTS: [&str; 9] = [
     "step_failures.py",
     "steps.py",
     "template_bases.py",
+    "templates.py",
 ];
 
 /// Scenarios that run side by side: the service builds two templates at once.
