@@ -18,7 +18,7 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 11] = [
+const SCRIPTS: [&str; 12] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
@@ -30,6 +30,7 @@ const SCRIPTS: [&str; 11] = [
     "step_failures.py",
     "steps.py",
     "template_bases.py",
+    "templates.py",
 ];
 
 /// Scenarios that run side by side: the service builds two templates at once.
