@@ -34,6 +34,7 @@ pub use background::{Background, BackgroundError};
 
 use crate::config::{Config, ConfigError};
 use crate::http;
+use crate::service::admission::Admission;
 use crate::service::cache::CacheDesk;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
@@ -310,6 +311,7 @@ async fn app(
         metrics: metrics(&log, &views, &streams, streams_max),
         // The same table: its gate is one.
         uploads: desk.uploads.clone(),
+        admission: Admission::default(),
         desk,
         streams,
         open: TaskTracker::new(),

@@ -256,6 +256,7 @@ impl BuildRow {
                 self.finish(BuildStatus::Error, time);
             }
             build::Event::Requested(_)
+            | build::Event::Queued(_)
             | build::Event::PhaseStarted(_)
             | build::Event::PhaseFinished(_)
             | build::Event::BaseResolved(_)

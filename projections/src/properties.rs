@@ -39,7 +39,7 @@ const BUILDS: u8 = 4;
 const TEMPLATES: u8 = 2;
 
 fn tries() -> impl Strategy<Value = Vec<Try>> {
-    let build = (1..=BUILDS, 0..24_u8, 0..5_u32)
+    let build = (1..=BUILDS, 0..25_u8, 0..5_u32)
         .prop_map(|(build, what, detail)| Try::Build(build, what, detail));
     let template = (1..=TEMPLATES, 0..8_u8, 1..=BUILDS)
         .prop_map(|(template, what, build)| Try::Template(template, what, build));
@@ -83,6 +83,7 @@ fn command(state: &Build, build: u8, what: u8, detail: u32) -> Command {
         21 => Command::Abandon {
             failure: Failure::new(FailureReason::SecretsLost, "gone"),
         },
+        24 => Command::Queue { place: detail + 1 },
         22 => Command::Cancel {
             by: "key_1".into(),
             reason: None,

@@ -11,6 +11,7 @@ mod keys;
 mod metrics;
 mod names;
 mod public;
+mod quotas;
 mod races;
 mod shapes;
 mod streams;

@@ -12,6 +12,7 @@ use executor::vault::Secrets;
 use projections::builds::BuildRow;
 
 use super::App;
+use super::admission::Entering;
 use super::bases;
 use super::context;
 use super::keys::Caller;
@@ -24,7 +25,8 @@ use crate::normalise::{BuildRequest, Refusal, Retry};
 /// Goes on when the caller has gone: a build is accepted whole or not at all.
 ///
 /// # Errors
-/// [`ApiError`]; nothing was accepted then, except after [`ApiError::NotVisibleYet`].
+/// [`ApiError`], [`ApiError::WaitingBuilds`] among them; nothing was accepted then, except after
+/// [`ApiError::NotVisibleYet`].
 pub async fn accept(
     app: &Arc<App>,
     caller: Caller,
@@ -43,6 +45,7 @@ async fn accept_whole(
     mut request: BuildRequest,
 ) -> Result<BuildRow, ApiError> {
     let limits = &app.config.limits;
+    let _entering = enter(app, caller)?;
     // First of all: it costs little, and what is missing is said before files are kept.
     let base = bases::resolve(app, caller, &request)?;
     let files = std::mem::take(&mut request.context);
@@ -94,6 +97,7 @@ pub async fn accept_retry(
     let runtime = app.runtime.clone();
     let app = Arc::clone(app);
     let accepting = async move {
+        let _entering = enter(&app, &caller)?;
         let _held = app.uploads.hold().await;
         let (state, _) = app
             .dispatcher
@@ -107,6 +111,11 @@ pub async fn accept_retry(
         request_build(&app, &caller, requested, secrets).await
     };
     runtime.spawn(accepting).await?
+}
+
+fn enter(app: &App, caller: &Caller) -> Result<Entering, ApiError> {
+    let count_max = app.config.limits.waiting_build_count_max;
+    app.admission.enter(&app.views, &caller.owner, count_max)
 }
 
 /// The retry of the build in `state`, with its credentials by host.

@@ -38,6 +38,7 @@ types!(
         ReadinessPassed,
         Snapshotted,
         RetryScheduled,
+        Queued,
         CancelRequested,
         Cancelled,
         Failed,

@@ -77,6 +77,7 @@ impl Aggregate for Builds {
     fn command_name(command: &Self::Command) -> &'static str {
         match command {
             build::Command::Request(_) => "Request",
+            build::Command::Queue { .. } => "Queue",
             build::Command::Start { .. } => "Start",
             build::Command::Report { .. } => "Report",
             build::Command::Complete { .. } => "Complete",
