@@ -10,17 +10,21 @@ use tests::service::{Place, Service, scenarios};
 mod buildkit_network;
 mod buildkitd;
 mod cache_operator;
+mod canary;
 mod crash;
+mod dockerfile_daemons;
 mod operator;
 mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 11] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
+    "command_line.py",
     "context.py",
+    "dockerfile_edges.py",
     "isolation.py",
     "logs.py",
     "step_failures.py",
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());
+    wanted.extend(canary::own());
+    wanted.extend(dockerfile_daemons::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

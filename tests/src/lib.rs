@@ -8,4 +8,5 @@ pub mod buildkitd;
 pub mod network;
 pub mod registry;
 pub mod runner;
+pub mod search;
 pub mod service;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -80,6 +81,39 @@ impl Place {
     /// The folder of its data, settings and log.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Adds settings, for services that are started from now on.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    pub fn add_settings(&mut self, settings: &str) {
+        let path = self.folder.path().join("service.toml");
+        let mut file = File::options()
+            .append(true)
+            .open(path)
+            .expect("it was written before");
+        writeln!(file, "\n{settings}").expect("the disk has room");
+    }
+
+    /// Makes these the build daemons, for services that are started from now on.
+    ///
+    /// # Panics
+    /// If the settings cannot be changed.
+    pub fn set_build_daemons(&mut self, addresses: &[String]) {
+        let path = self.folder.path().join("service.toml");
+        let settings = std::fs::read_to_string(&path).expect("it was written before");
+        let mut settings: toml::Table = settings.parse().expect("it is TOML");
+        let daemons = addresses.iter().map(|address| {
+            let daemon = toml::Table::from_iter([("address".to_owned(), address.clone().into())]);
+            toml::Value::Table(daemon)
+        });
+        let buildkit = settings
+            .get_mut("buildkit")
+            .and_then(toml::Value::as_table_mut);
+        let buildkit = buildkit.expect("it was written before");
+        buildkit.insert("daemon".to_owned(), toml::Value::Array(daemons.collect()));
+        std::fs::write(path, settings.to_string()).expect("the disk has room");
     }
 
     /// With more settings of the registry.
