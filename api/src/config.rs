@@ -9,6 +9,7 @@ mod http;
 mod logging;
 mod overlay;
 mod registry;
+mod retention;
 mod vmm;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use http::Http;
 pub use logging::{Logging, LoggingFormat};
 pub use overlay::{SETTINGS, Setting, SettingKind};
 pub use registry::{Mirror, Registry};
+pub use retention::Retention;
 pub use vmm::{Accelerator, Vmm};
 
 use crate::limits::Limits;
@@ -46,6 +48,8 @@ pub struct Config {
     pub build_network: BuildNetwork,
     /// The worker.
     pub executor: Executor,
+    /// How long what nobody points to is kept.
+    pub retention: Retention,
     /// The machines.
     pub vmm: Vmm,
 }
@@ -234,6 +238,7 @@ impl Config {
             }
         }
         self.builtins.check()?;
+        self.retention.check()?;
         self.executor.check()
     }
 }

@@ -12,6 +12,7 @@ pub mod metrics;
 mod names;
 pub mod operator;
 pub mod present;
+pub mod retention;
 pub mod templates;
 pub mod uploads;
 

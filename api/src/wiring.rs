@@ -40,7 +40,7 @@ use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
 use crate::service::uploads::Uploads;
-use crate::service::{App, ClockHandle};
+use crate::service::{App, ClockHandle, retention};
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -237,6 +237,7 @@ impl Service {
         let app = Arc::new(app(foundation, worker_ready, cache).await?);
         follow_keys(&mut background, &app);
         follow_metrics(&mut background, &app);
+        follow_retention(&mut background, &app);
         let (address, servers) = listen(&app, &mut background)?;
         Ok(Self {
             app,
@@ -357,6 +358,14 @@ fn follow_keys(background: &mut Background, app: &Arc<App>) {
     );
     background.spawn("keys", async move {
         following.await;
+        Ok(())
+    });
+}
+
+fn follow_retention(background: &mut Background, app: &Arc<App>) {
+    let (app, stop) = (Arc::clone(app), background.first());
+    background.spawn("retention", async move {
+        retention::follow(&app, &stop).await;
         Ok(())
     });
 }

@@ -124,6 +124,7 @@ pub const SETTINGS: &[Setting] = &[
     number("executor.build_timeout_secs"),
     number("executor.layer_cache_mb_max"),
     number("executor.free_disk_mb_min"),
+    number("retention.untagged_secs"),
     text("vmm.accelerator"),
     text("vmm.qemu"),
     text("vmm.kernel"),

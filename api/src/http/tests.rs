@@ -13,6 +13,7 @@ mod names;
 mod public;
 mod quotas;
 mod races;
+mod retention;
 mod shapes;
 mod streams;
 mod support;

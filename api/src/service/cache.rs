@@ -5,6 +5,7 @@ mod collect;
 mod explain;
 mod find;
 
+pub use collect::Stays;
 pub use explain::needs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use domain::time::Timestamp;
 use executor::artifact::ArtifactError;
 use executor::cache::Cache;
 use projections::Views;
-use projections::builds::BuildStatus;
+use projections::builds::{BuildRow, BuildStatus};
 use projections::store::StoreError as ViewsError;
 use projections::views::Stalled;
 
@@ -191,8 +192,8 @@ impl CacheDesk {
         Ok(self.views.wait_for(self.log.head(), PATIENCE).await?)
     }
 
-    /// Which templates need which artifacts: those of all their builds that are ready, because each of
-    /// them has a reference.
+    /// Which templates need which artifacts: those of all their builds that are ready and have not
+    /// expired, because each of them has a reference.
     async fn templates(&self) -> Result<Templates, CacheError> {
         self.catch_up().await?;
         let views = self.views.clone();
@@ -249,7 +250,7 @@ fn templates(views: &Views) -> Result<Templates, CacheError> {
     let mut needs = Templates::new();
     let mut ready = Vec::new();
     each_build(views, BuildStatus::Ready, |row| ready.push(row))?;
-    for row in ready {
+    for row in ready.into_iter().filter(BuildRow::is_usable) {
         let Some(artifact) = row.artifact else {
             continue;
         };
@@ -276,7 +277,7 @@ fn templates(views: &Views) -> Result<Templates, CacheError> {
 fn each_build(
     views: &Views,
     status: BuildStatus,
-    mut take: impl FnMut(projections::builds::BuildRow),
+    mut take: impl FnMut(BuildRow),
 ) -> Result<(), CacheError> {
     let mut cursor = None;
     loop {

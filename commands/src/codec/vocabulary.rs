@@ -52,6 +52,7 @@ types!(
         VisibilityChanged,
         TagsAssigned,
         TagRemoved,
+        ArtifactExpired,
         Deleted,
     }
 );

@@ -180,6 +180,7 @@ impl Aggregate for Templates {
             template::Command::SetVisibility { .. } => "SetVisibility",
             template::Command::AssignTags { .. } => "AssignTags",
             template::Command::RemoveTag { .. } => "RemoveTag",
+            template::Command::ExpireArtifact { .. } => "ExpireArtifact",
             template::Command::Delete { .. } => "DeleteTemplate",
         }
     }
