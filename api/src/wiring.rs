@@ -145,6 +145,8 @@ impl Foundation {
             views: self.views.clone(),
             dispatcher: self.dispatcher.clone(),
             log: self.log.clone(),
+            clock: self.clock.clone(),
+            retention: self.config.retention.clone(),
             layer_bytes_max: limits.worker.layer_bytes_max,
         }
     }
@@ -363,6 +365,11 @@ fn follow_keys(background: &mut Background, app: &Arc<App>) {
 }
 
 fn follow_retention(background: &mut Background, app: &Arc<App>) {
+    let (files, stop) = (Arc::clone(app), background.first());
+    background.spawn("files", async move {
+        retention::collect_files(&files, &stop).await;
+        Ok(())
+    });
     let (app, stop) = (Arc::clone(app), background.first());
     background.spawn("retention", async move {
         retention::follow(&app, &stop).await;

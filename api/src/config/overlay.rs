@@ -125,6 +125,8 @@ pub const SETTINGS: &[Setting] = &[
     number("executor.layer_cache_mb_max"),
     number("executor.free_disk_mb_min"),
     number("retention.untagged_secs"),
+    number("retention.context_secs"),
+    number("retention.upload_secs"),
     text("vmm.accelerator"),
     text("vmm.qemu"),
     text("vmm.kernel"),

@@ -116,6 +116,9 @@ pub enum ApiError {
     /// Somebody else has what is wanted.
     #[error("{0}")]
     Conflict(String),
+    /// The build cannot be made again from what is kept.
+    #[error("{0}")]
+    RebuildRequired(String),
     /// The build is not in the state that this needs.
     #[error("{0}")]
     Transition(String),
@@ -210,6 +213,7 @@ impl ApiError {
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request"),
             Self::BodyBroken { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            Self::RebuildRequired(_) => (StatusCode::CONFLICT, "rebuild_required"),
             Self::Transition(_) => (StatusCode::CONFLICT, "transition_conflict"),
             Self::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented"),
             Self::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "capacity_exceeded"),
@@ -278,6 +282,7 @@ impl ApiError {
             | Self::TooLarge { .. }
             | Self::BodyBroken { .. }
             | Self::Conflict(_)
+            | Self::RebuildRequired(_)
             | Self::Transition(_)
             | Self::NotImplemented(_)
             | Self::Internal(_) => {}

@@ -80,12 +80,27 @@ async fn accept_whole(
     request_build(app, caller, requested, secrets).await
 }
 
+/// The files of a build are kept for a while after its end, and no longer.
+async fn check_files(app: &App, of: &BuildId, requested: &Requested) -> Result<(), ApiError> {
+    let Some(context) = &requested.definition.context else {
+        return Ok(());
+    };
+    let there = app.desk.has_context(&context.digest).await;
+    if there.map_err(ApiError::internal)? {
+        return Ok(());
+    }
+    Err(ApiError::RebuildRequired(format!(
+        "the files of the build `{of}` are no longer kept: build the template anew"
+    )))
+}
+
 /// Accepts a retry of the finished build `of` and waits until the new build is visible.
 ///
 /// Goes on when the caller has gone, as [`accept`] does.
 ///
 /// # Errors
-/// [`ApiError::Transition`] while `of` is not finished, [`ApiError::Conflict`] if its template was
+/// [`ApiError::Transition`] while `of` is not finished, [`ApiError::RebuildRequired`] if its files
+/// are no longer kept, [`ApiError::Conflict`] if its template was
 /// deleted, [`ApiError::Invalid`] if `retry` brings other secrets than `of` had; nothing was
 /// accepted then.
 pub async fn accept_retry(
@@ -108,6 +123,7 @@ pub async fn accept_retry(
         let requested =
             build::retry(&of, &state, request).map_err(|rejection| refused(&state, &rejection))?;
         names::check_there(&app, &requested.template_id).await?;
+        check_files(&app, &of, &requested).await?;
         request_build(&app, &caller, requested, secrets).await
     };
     runtime.spawn(accepting).await?

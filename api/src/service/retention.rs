@@ -17,6 +17,9 @@ use super::App;
 use super::cache::{CacheError, Stays};
 use crate::http::error::ApiError;
 
+/// How often it is looked which files nobody needs.
+const FILES_INTERVAL: Duration = Duration::from_hours(1);
+
 /// What is to be done about the build that has been without a tag for the longest time.
 #[derive(Debug)]
 enum Next {
@@ -58,6 +61,28 @@ pub async fn follow(app: &App, stop: &CancellationToken) {
             changed = app.views.changed(seen) => if changed.is_err() {
                 return;
             },
+        }
+    }
+}
+
+/// Removes the files that nobody needs, at once and at an interval, until `stop`.
+pub async fn collect_files(app: &App, stop: &CancellationToken) {
+    loop {
+        match app.desk.collect_files(false).await {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => {
+                let freed_bytes: u64 = gone.iter().map(|one| one.bytes).sum();
+                tracing::info!(
+                    file_count = gone.len(),
+                    freed_bytes,
+                    "removed uploaded files"
+                );
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "uploaded files stay for now"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FILES_INTERVAL) => {}
         }
     }
 }

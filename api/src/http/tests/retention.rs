@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use domain::build::{Command, Event as BuildEvent, OciMetadata, RootfsGrown, Snapshotted};
 use domain::ids::{ArtifactId, BuildId};
 use domain::ports::EventReader as _;
@@ -203,4 +205,88 @@ async fn an_artifact_goes_when_no_other_build_needs_it() {
     let mut expected = vec![shared, tagged];
     expected.sort();
     assert_eq!(left, expected);
+}
+
+/// Makes a file as old as the epoch, as far as the store knows.
+fn age(app: &TestApp, content: &[u8]) {
+    let path = app.service.app.blobs.path(&Digest::of(content));
+    let file = std::fs::File::open(path).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+}
+
+async fn is_kept(app: &TestApp, content: &[u8]) -> bool {
+    let service = &app.service.app;
+    service.desk.collect_files(false).await.unwrap();
+    service.blobs.contains(&Digest::of(content)).await.unwrap()
+}
+
+fn with_file(content: &[u8]) -> Value {
+    let file =
+        json!({"path": "a", "entry_type": "file", "content_base64": STANDARD.encode(content)});
+    json!({
+        "base_image": "debian:bookworm",
+        "name": "my-app",
+        "steps": [{"action": "copy", "sources": ["a"], "dst": "/a"}],
+        "build_context": {"files": [file]},
+    })
+}
+
+/// Accepts a build of one file, which came long ago, and cancels it.
+async fn cancelled(app: &TestApp, content: &[u8]) -> String {
+    let accepted = app.accept(&with_file(content)).await;
+    age(app, content);
+    assert!(is_kept(app, content).await, "a build waits for it");
+    let id = accepted["build_id"].as_str().unwrap().to_owned();
+    let cancel = format!("/v1/templates/builds/{id}/cancel");
+    assert!(app.post(&cancel, &json!({})).await.status().is_success());
+    id
+}
+
+#[tokio::test]
+async fn files_stay_while_their_build_may_be_retried() {
+    let app = TestApp::start().await;
+    let id = cancelled(&app, b"x").await;
+    assert!(is_kept(&app, b"x").await);
+    let retry = format!("/v1/templates/builds/{id}/retry");
+    let retried = app.post(&retry, &json!({})).await;
+    assert_eq!(retried.status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_build_whose_files_have_gone_has_to_be_built_anew() {
+    let app = TestApp::start_with(|config| config.retention.context_secs = 1).await;
+    let id = cancelled(&app, b"x").await;
+    let going = async { while is_kept(&app, b"x").await {} };
+    tokio::time::timeout(PATIENCE, going).await.unwrap();
+    let retry = format!("/v1/templates/builds/{id}/retry");
+    let refused = app.post(&retry, &json!({})).await;
+    let error = is_error(refused, 409, "rebuild_required").await;
+    assert!(error["error"].as_str().unwrap().contains(&id), "{error}");
+}
+
+#[tokio::test]
+async fn an_uploaded_file_is_kept_for_the_request_that_will_refer_to_it() {
+    let app = TestApp::start().await;
+    let file = json!({"path": "a", "entry_type": "file", "sha256": Digest::of(b"y").hex(), "size_bytes": 1});
+    let preflight = json!({"files": [file]});
+    let announce = || app.post("/v1/templates/blobs/preflight", &preflight);
+    let answer: Value = announce().await.json().await.unwrap();
+    let blob = answer["files"][0]["blob_id"].as_str().unwrap();
+    let path = format!("/v1/templates/blobs/{blob}");
+    let request = app.request(reqwest::Method::PUT, &path).body("y");
+    assert_eq!(
+        request.send().await.unwrap().status(),
+        StatusCode::NO_CONTENT
+    );
+    assert!(is_kept(&app, b"y").await);
+    // A preflight that says that it need not be sent keeps it for a while, too.
+    age(&app, b"y");
+    let answer: Value = announce().await.json().await.unwrap();
+    assert_eq!(answer["files"][0]["missing"], false);
+    assert!(is_kept(&app, b"y").await);
+    age(&app, b"y");
+    assert!(!is_kept(&app, b"y").await);
+    let answer: Value = announce().await.json().await.unwrap();
+    assert_eq!(answer["files"][0]["missing"], true);
 }

@@ -158,8 +158,8 @@ impl CacheDesk {
         Ok(removed(key, vec![one]))
     }
 
-    /// Removes the artifacts that no template needs, and layers until the others take no more than
-    /// their bound. Files stay: builds may be retried.
+    /// Removes the artifacts that no template needs, layers until the others take no more than their
+    /// bound, and the files that no build needs which is under way or may be retried.
     ///
     /// # Errors
     /// [`CacheError`]; what went before it is gone.
@@ -197,6 +197,7 @@ impl CacheDesk {
             );
         }
         gone.extend(layers(&evicted, &sizes));
+        gone.extend(self.collect_files(wanted.dry_run).await?);
         let keys: BTreeSet<&str> = gone.iter().map(|gone| gone.key.as_str()).collect();
         let templates = self.templates().await?;
         let mut kept = self.layer_lines(&templates).await?;
