@@ -3,6 +3,7 @@
 //! A key that nobody knows is an error that names it: a misspelt setting must not pass for one.
 
 mod build_network;
+mod buildkit;
 pub mod builtins;
 mod executor;
 mod http;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use build_network::{BuildNetwork, HostFile};
+pub use buildkit::{Buildkit, BuildkitDaemon};
 pub use builtins::{Builtin, Builtins};
 pub use executor::Executor;
 pub use http::Http;
@@ -46,6 +48,8 @@ pub struct Config {
     pub builtins: Builtins,
     /// What steps that may use the network get of the host.
     pub build_network: BuildNetwork,
+    /// What builds Dockerfiles.
+    pub buildkit: Buildkit,
     /// The worker.
     pub executor: Executor,
     /// How long what nobody points to is kept.
@@ -239,6 +243,7 @@ impl Config {
         }
         self.builtins.check()?;
         self.retention.check()?;
+        self.buildkit.check()?;
         self.executor.check()
     }
 }

@@ -4,6 +4,7 @@
 //! ImageReference ──resolve──► ResolvedImage (digests, configuration) ──pull──► layers, bottom first
 //!                                                                        │
 //!     registry or mirror ──pieces──► inflate ──► unpack ──► LayerStore ──┘
+//!     LayoutImage (a folder) ─────────┘
 //! ```
 //!
 //! Every digest on the way is checked: of the manifest, the configuration, each layer as transferred
@@ -11,6 +12,7 @@
 //! that its layers are in the store opens it to nobody. A tag is resolved once; what a build depends on is the digest.
 
 mod blob;
+mod bring;
 mod challenge;
 mod credentials;
 mod download;
@@ -18,18 +20,21 @@ pub mod ecr;
 mod error;
 pub mod gcp;
 mod guard;
+mod layout;
 mod manifest;
 mod pull;
 pub mod reference;
 pub mod registry;
+mod resolve;
 mod source;
 mod wire;
 
-pub use credentials::{Credentials, WrongRegistry};
+pub use bring::{Inspect, LayerStage, PullProgress};
+pub use credentials::{Credentials, Password, WrongRegistry};
 pub use error::{ImageError, ImageFailure};
+pub use layout::LayoutImage;
 pub use manifest::{Healthcheck, ImageConfig, LayerDescriptor, ResolvedImage};
-pub use pull::{LayerStage, PullProgress};
-pub use reference::{ImageReference, InvalidReference};
+pub use reference::{ImageName, ImageReference, InvalidReference};
 pub use registry::{Mirror, Registry, RegistryConfig};
 
 #[cfg(test)]

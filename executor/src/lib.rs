@@ -18,6 +18,7 @@ pub mod process;
 pub mod report;
 pub mod restore;
 pub mod rootfs;
+pub mod secrets;
 pub mod services;
 pub mod vault;
 pub mod vmm;

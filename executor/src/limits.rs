@@ -6,10 +6,12 @@ pub mod layers;
 pub mod native;
 pub mod output;
 pub mod rootfs;
+pub mod secrets;
 pub mod vault;
 pub mod vmm;
 pub mod worker;
 
+pub use buildkit::BuildkitLimits;
 pub use worker::WorkerLimits;
 
 /// All of them.
@@ -29,4 +31,8 @@ pub struct Limits {
     pub native: native::NativeLimits,
     /// Root filesystems.
     pub rootfs: rootfs::RootfsLimits,
+    /// Builds of Dockerfiles.
+    pub buildkit: BuildkitLimits,
+    /// What keeps secret values out of logs and results.
+    pub secrets: secrets::SecretLimits,
 }

@@ -2,12 +2,13 @@
 //! error for a failure.
 //!
 //! ```text
-//! bytes ──► LineAssembler ──► lines ──► LogSender ══ bounded queue ══► batcher task ──► sink
-//!                               └─────► Tail
+//! bytes ──► MaskedStream ──► LineAssembler ──► lines ──► LogSender ══ bounded queue ══► batcher task ──► sink
+//!                                                └─────► Tail
 //! ```
 
 pub mod batch;
 pub mod budget;
 pub mod feed;
 pub mod lines;
+pub mod mask;
 pub mod tail;

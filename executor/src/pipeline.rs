@@ -2,6 +2,7 @@
 
 mod base;
 mod disk;
+mod dockerfile;
 mod failures;
 mod files;
 mod key;
@@ -10,19 +11,29 @@ mod settle;
 mod startup;
 mod steps;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use commands::dispatch::DispatchError;
 use domain::build::{
     Accepted, CacheBypassed, CacheMissed, CacheStored, Event, Phase, Rejection, Requested,
     Snapshotted,
 };
+use domain::definition::Source;
 use domain::failure::Failure;
 use domain::ids::BuildId;
+use secrecy::ExposeSecret as _;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use self::base::Origin;
 use crate::artifact::Artifact;
 use crate::layers::{Layer, Recipe};
+use crate::limits::secrets::SecretLimits;
+use crate::output::mask::Mask;
 use crate::report::{ReportError, Reporter};
 use crate::services::Services;
+use crate::vault::Secrets;
 
 /// The VMM's identity in the log's words.
 pub(crate) use settle::identity;
@@ -95,6 +106,18 @@ struct Attempt<'a> {
     job: &'a Job,
     reporter: Reporter,
     stop: CancellationToken,
+    /// The secret values of the request, if there are any.
+    secrets: Option<Arc<Secrets>>,
+    mask: Mask,
+}
+
+/// A template that is there.
+struct Template {
+    artifact: Artifact,
+    /// Whether an earlier build made it.
+    reused: bool,
+    /// The names of the variables that a Dockerfile sets.
+    env_keys: Vec<String>,
 }
 
 /// Builds `job`, until it ends or `stop` is cancelled.
@@ -104,28 +127,74 @@ pub async fn run(
     reporter: Reporter,
     stop: CancellationToken,
 ) -> Ended {
+    let secrets = services.vault.get(&job.build);
+    let mask = match hiding(secrets.clone(), services.limits.secrets).await {
+        Ok(mask) => mask,
+        Err(error) => return Ended::Failed(failures::internal(&error)),
+    };
     let attempt = Attempt {
         services,
         job: &job,
-        reporter,
+        reporter: reporter.masked(mask.clone()),
         stop,
+        secrets,
+        mask: mask.clone(),
     };
     match attempt.build().await {
-        Ok((artifact, reused)) => {
-            let snapshotted = settle::snapshotted(&job, &artifact, reused);
+        Ok(template) => {
+            let Template {
+                artifact,
+                reused,
+                env_keys,
+            } = template;
+            let snapshotted = settle::snapshotted(&job, &artifact, &env_keys, reused);
             Ended::Ready(snapshotted, Box::new(artifact))
         }
-        Err(Interruption::Failed(failure)) => Ended::Failed(failure),
+        Err(Interruption::Failed(failure)) => Ended::Failed(failures::masked(failure, &mask)),
         Err(Interruption::Stopped { killed }) => Ended::Stopped { killed },
     }
 }
 
+/// What hides the values of `secrets`. Made where it may take its time: values can be long.
+async fn hiding(secrets: Option<Arc<Secrets>>, limits: SecretLimits) -> Result<Mask, JoinError> {
+    tokio::task::spawn_blocking(move || {
+        let values = secrets.iter().flat_map(|secrets| secrets.values());
+        let exposed = values.map(|(id, value)| (id, value.expose_secret()));
+        Mask::new(exposed, &limits)
+    })
+    .await
+}
+
 impl Attempt<'_> {
-    /// The artifact, and whether an earlier build made it.
-    async fn build(&self) -> Result<(Artifact, bool), Interruption> {
-        let base = self.resolve_base().await?;
-        let plan = self.plan_steps(&base).await?;
-        self.tell_files(&plan).await?;
+    async fn build(&self) -> Result<Template, Interruption> {
+        let (base, plan) = match &self.job.requested.definition.source {
+            Source::Declarative {
+                base_image,
+                steps,
+                build_envs,
+            } => {
+                let base = self.resolve_base(base_image).await?;
+                let plan = self.plan_steps(&base, steps, build_envs).await?;
+                self.tell_files(steps, &plan).await?;
+                (base, plan)
+            }
+            Source::Dockerfile {
+                text,
+                path,
+                build_args,
+                target,
+            } => {
+                let source = dockerfile::Source {
+                    text,
+                    path: path.as_deref().unwrap_or(dockerfile::NAME),
+                    build_args,
+                    target: target.as_deref(),
+                };
+                let base = Box::pin(self.build_dockerfile(&source)).await?;
+                let plan = self.plan_steps(&base, &[], &BTreeMap::new()).await?;
+                (base, plan)
+            }
+        };
         let runtime = settle::runtime(&self.job.requested.definition, &base.defaults);
         // What the whole is known by is known before anything runs, unless a commit has to be asked for.
         let (recipes, chain, made) = if let Some((recipes, chain)) = plan.recipes() {
@@ -134,27 +203,50 @@ impl Attempt<'_> {
             let built = self.run_steps(&base, &plan).await?;
             (Vec::new(), built.chain, Some(built.layers))
         };
+        let beneath = match &base.origin {
+            Origin::Dockerfile { .. } => {
+                key::beneath_built(base.key, plan.bypass.map(|_| plan.nonce))
+            }
+            Origin::Image(_) | Origin::Template { .. } => chain.beneath(key::KIND, plan.bypass),
+        };
         let key = key::artifact(
-            &chain,
+            beneath,
             plan.bypass,
             self.job,
             &base,
             &runtime,
             self.services,
         );
-        if let Some(artifact) = self.find_artifact(&key, recipes).await? {
-            return Ok((artifact, true));
-        }
-        let layers = match made {
-            Some(layers) => layers,
-            None => self.run_steps(&base, &plan).await?.layers,
+        let found = self.find_artifact(&key, recipes).await?;
+        let (artifact, reused) = match (found, made) {
+            (Some(artifact), _) => (artifact, true),
+            (None, made) => {
+                let layers = match made {
+                    Some(layers) => layers,
+                    None => self.run_steps(&base, &plan).await?.layers,
+                };
+                let made = self.make_artifact(&layers, &base, &runtime, &key);
+                (Box::pin(made).await?, false)
+            }
         };
-        let disk = self.make_disk(&layers).await?;
-        let captured = self.capture_machine(disk, &runtime).await?;
-        let artifact = self
-            .publish(captured, &layers, &base, &runtime, &key)
-            .await?;
-        Ok((artifact, false))
+        Ok(Template {
+            artifact,
+            reused,
+            env_keys: base.env_keys,
+        })
+    }
+
+    /// From layers to a published artifact.
+    async fn make_artifact(
+        &self,
+        layers: &[Layer],
+        base: &base::Base,
+        runtime: &settle::Settled,
+        key: &key::ArtifactKey,
+    ) -> Result<Artifact, Interruption> {
+        let disk = self.make_disk(layers).await?;
+        let captured = self.capture_machine(disk, runtime).await?;
+        self.publish(captured, layers, base, runtime, key).await
     }
 
     /// Looks for a finished artifact of the same inputs. `recipes` are those of the steps beneath, if none

@@ -15,8 +15,9 @@ use domain::ports::Clock;
 use domain::recorded::Actor;
 
 use crate::limits::output::OutputLimits;
-use crate::output::batch::{BatchError, Batcher, LogSender};
+use crate::output::batch::{BatchError, Batcher, LogSender, StepLines, StepPlace};
 use crate::output::budget::LogBudget;
+use crate::output::mask::Mask;
 
 /// An attempt that has nobody to report to any more.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +32,12 @@ pub enum ReportError {
 
 /// Where in the build lines are written at present.
 ///
-/// It changes only between batches: an event that changes it is recorded behind every line that
+/// The phase changes only between batches: an event that changes it is recorded behind every line that
 /// was written before.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     phase: Phase,
-    step: Option<(u32, u32)>,
+    step: Option<StepPlace>,
 }
 
 /// Records what one attempt of a build does. Cheap to clone.
@@ -46,6 +47,7 @@ pub struct Reporter {
     lines: LogSender,
     place: Arc<Mutex<Place>>,
     clock: Arc<dyn Clock>,
+    mask: Mask,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -136,16 +138,22 @@ pub fn begin(
     }));
     let (sink, sink_place) = (recorder.clone(), Arc::clone(&place));
     let budget = Arc::new(LogBudget::new(&limits));
-    let batcher = Batcher::spawn(limits, budget, move |lines| {
+    let batcher = Batcher::spawn(limits, budget, move |batch| {
         let recorder = sink.clone();
-        let Place { phase, step } = *sink_place.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged = StepLogged {
-            phase,
-            step,
-            first_offset: 0,
-            lines,
+        let phase = sink_place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .phase;
+        let logged = |of_step: StepLines| {
+            Event::StepLogged(StepLogged {
+                phase,
+                step: of_step.step,
+                first_offset: 0,
+                lines: of_step.lines,
+            })
         };
-        async move { recorder.record(vec![Event::StepLogged(logged)]).await }
+        let events = batch.into_iter().map(logged).collect();
+        async move { recorder.record(events).await }
     });
     let lines = batcher.sender();
     (
@@ -154,6 +162,7 @@ pub fn begin(
             lines,
             place,
             clock,
+            mask: Mask::nothing(),
         },
         Reporting { batcher },
     )
@@ -174,6 +183,12 @@ impl Reporting {
 }
 
 impl Reporter {
+    /// The same, without what `mask` hides in its lines.
+    #[must_use]
+    pub fn masked(self, mask: Mask) -> Self {
+        Self { mask, ..self }
+    }
+
     /// Records an event, behind every line that was written before.
     ///
     /// # Errors
@@ -244,12 +259,31 @@ impl Reporter {
     /// # Errors
     /// [`ReportError::Lines`]: the log takes no more lines.
     pub async fn line(&self, stream: LogStream, text: String) -> Result<(), ReportError> {
+        let step = self
+            .place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .step;
+        self.line_of(step, stream, text).await
+    }
+
+    /// Writes a line of a step, or of none, where several are under way.
+    ///
+    /// # Errors
+    /// [`ReportError::Lines`]: the log takes no more lines.
+    pub async fn line_of(
+        &self,
+        step: Option<StepPlace>,
+        stream: LogStream,
+        text: String,
+    ) -> Result<(), ReportError> {
         let line = LogLine {
             at: self.clock.now(),
             stream,
-            text,
+            text: self.mask.hide(text),
         };
-        self.lines.send(line).await.map_err(|_| ReportError::Lines)
+        let sent = self.lines.send(step, line).await;
+        sent.map_err(|_| ReportError::Lines)
     }
 
     /// Writes a line of the builder itself.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use buildkit::daemon::{DaemonConfig, Pool};
 use commands::blobs::BlobStore;
 use commands::dispatch::Dispatcher;
 use commands::ids::IdSource;
@@ -37,6 +38,8 @@ pub struct Services {
     pub layers: LayerStore,
     /// Step containers.
     pub containers: Containers,
+    /// The daemons that build Dockerfiles.
+    pub buildkit: Pool,
     /// How networked steps and machines reach the outside.
     pub network: NetworkAccess,
     /// Machines.
@@ -59,6 +62,16 @@ impl std::fmt::Debug for Services {
     }
 }
 
+/// BuildKit's client and its daemons.
+#[derive(Clone, Debug)]
+pub struct BuildkitConfig {
+    /// The client, by path or by name.
+    pub buildctl: PathBuf,
+    /// The daemons, in order of preference. All of them belong to the same tenants: what one has pulled
+    /// for a build, it holds.
+    pub daemons: Vec<DaemonConfig>,
+}
+
 /// Where the parts are, and how they are set.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -68,6 +81,8 @@ pub struct Settings {
     pub runc: PathBuf,
     /// Where base images come from.
     pub registry: RegistryConfig,
+    /// What builds Dockerfiles.
+    pub buildkit: BuildkitConfig,
     /// How networked steps and machines reach the outside.
     pub network: NetworkAccess,
     /// The VMM; its cache folder is below the data folder.
@@ -162,6 +177,7 @@ impl Services {
             data_dir,
             runc,
             registry,
+            buildkit,
             network,
             vmm,
             limits,
@@ -205,6 +221,7 @@ impl Services {
                 .map_err(Box::new)?,
             layers,
             containers,
+            buildkit: Pool::new(buildkit.buildctl, buildkit.daemons, limits.buildkit.clone()),
             network,
             vmm,
             artifacts,

@@ -49,6 +49,11 @@ impl Secrets {
         self.values.get(id)
     }
 
+    /// The named values.
+    pub fn values(&self) -> impl Iterator<Item = (&SecretId, &SecretSlice<u8>)> {
+        self.values.iter()
+    }
+
     /// What may be told about them: hosts, and the kind of credentials for each.
     pub fn registry_kinds(&self) -> BTreeMap<String, String> {
         let kinds = self.registries.iter();

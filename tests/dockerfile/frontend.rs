@@ -75,17 +75,11 @@ impl Frontend {
             images: images(&answer.stderr),
             ..Converted::default()
         };
-        for op in answered["def"].as_object().expect("operations").values() {
+        for op in members(&answered, "/def") {
             converted.take(op);
         }
-        for about in answered["metadata"]
-            .as_object()
-            .expect("descriptions")
-            .values()
-        {
-            if let Some(name) = about["description"]["llb.customname"].as_str() {
-                converted.take_name(name);
-            }
+        for about in members(&answered, "/metadata") {
+            converted.take_name(text(about, "/description/llb.customname").unwrap_or_default());
         }
         Ok(converted)
     }
@@ -133,17 +127,30 @@ impl Frontend {
             command.arg(format!("--opt=target={target}"));
         }
         let output = command.output().expect("buildctl is installed");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        let [stdout, stderr] = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         if output.status.success() {
             return Ok(Answer { stdout, stderr });
         }
         // It came as far as the file: so it is the frontend that refuses.
         let reached = stderr.contains("[internal] load build definition from Dockerfile");
-        match stderr.rsplit_once("\nerror: ") {
-            Some((_, refusal)) if reached => Err(refusal.trim_end().to_owned()),
-            _ => panic!("buildctl failed otherwise: {stderr}"),
-        }
+        assert!(reached, "buildctl failed otherwise: {stderr}");
+        let (_, refusal) = stderr.rsplit_once("\nerror: ").expect("an error");
+        Err(refusal.trim_end().to_owned())
+    }
+}
+
+/// The text at a place of an answer.
+fn text<'a>(answer: &'a Value, place: &str) -> Option<&'a str> {
+    answer.pointer(place)?.as_str()
+}
+
+/// What is in the list or object at a place of an answer.
+fn members<'a>(answer: &'a Value, place: &str) -> Vec<&'a Value> {
+    match answer.pointer(place) {
+        Some(Value::Array(items)) => items.iter().collect(),
+        Some(Value::Object(items)) => items.values().collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -154,12 +161,10 @@ fn images(progress: &str) -> BTreeSet<String> {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut images = BTreeSet::new();
     for line in lines {
-        for vertex in line["vertexes"].as_array().into_iter().flatten() {
-            let name = vertex["name"].as_str().unwrap_or_default();
-            images.extend(
-                name.strip_prefix("[internal] load metadata for ")
-                    .map(str::to_owned),
-            );
+        for vertex in members(&line, "/vertexes") {
+            let name = text(vertex, "/name").unwrap_or_default();
+            let image = name.strip_prefix("[internal] load metadata for ");
+            images.extend(image.map(str::to_owned));
         }
     }
     images
@@ -168,28 +173,22 @@ fn images(progress: &str) -> BTreeSet<String> {
 impl Converted {
     /// Takes note of an operation.
     fn take(&mut self, op: &Value) {
-        if let Some(source) = op["source"]["identifier"].as_str() {
-            let url = op["source"]["attrs"]["git.fullurl"].as_str();
+        if let Some(source) = text(op, "/source/identifier") {
             let is_url = source.starts_with("http://") || source.starts_with("https://");
-            let with_ref = source.split_once('#').map(|(_, name)| format!("#{name}"));
-            self.remote.extend(match url {
-                Some(url) => Some(url.to_owned() + &with_ref.unwrap_or_default()),
-                None if is_url => Some(source.to_owned()),
-                None => None,
+            // A repository's own notation is beside, without what is asked of it.
+            let repository = text(op, "/source/attrs/git.fullurl").map(|url| {
+                let asked = source.split_once('#').map(|(_, asked)| format!("#{asked}"));
+                url.to_owned() + &asked.unwrap_or_default()
             });
+            self.remote
+                .extend(repository.or_else(|| is_url.then(|| source.to_owned())));
         }
-        let mounts = op["exec"]["mounts"].as_array().into_iter().flatten();
-        let files = mounts
-            .map(|mount| &mount["secretOpt"])
-            .filter(|secret| !secret.is_null());
-        let variables = op["exec"]["secretenv"].as_array().into_iter().flatten();
-        for secret in files.chain(variables) {
+        let mounts = members(op, "/exec/mounts").into_iter();
+        let files = mounts.filter_map(|mount| mount.pointer("/secretOpt"));
+        for secret in files.chain(members(op, "/exec/secretenv")) {
             self.secrets.insert(Secret {
-                id: secret["ID"]
-                    .as_str()
-                    .expect("a secret has an id")
-                    .to_owned(),
-                required: secret["optional"].as_bool() != Some(true),
+                id: text(secret, "/ID").expect("a secret has an id").to_owned(),
+                required: secret.pointer("/optional") != Some(&Value::Bool(true)),
             });
         }
     }

@@ -118,7 +118,7 @@ impl Generator {
 
     pub(crate) fn case(mut self) -> Case {
         self.head();
-        for _ in 0..1 + self.below(4) {
+        for _ in 0..=self.below(4) {
             self.stage();
         }
         let mut build_args = BTreeMap::new();
@@ -163,7 +163,8 @@ impl Generator {
     }
 
     fn of(&mut self, items: &[&'static str]) -> &'static str {
-        items[self.below(items.len())]
+        let place = self.below(items.len());
+        items.get(place).copied().expect("it is one of them")
     }
 
     fn append(&mut self, items: &[&'static str]) {
@@ -192,7 +193,7 @@ impl Generator {
 
     fn arg(&mut self) {
         let mut line = "ARG".to_owned();
-        for _ in 0..1 + self.below(2) {
+        for _ in 0..=self.below(2) {
             line.push(' ');
             line += self.of(&["A", "B", "C", "D", "E", "KIND", "TARGETOS"]);
             if !self.one_in(3) {
@@ -289,13 +290,11 @@ impl Generator {
                 ])
                 .to_owned(),
         };
-        let files = self.of(&[
-            "/x /y",
-            "[\"/x\", \"/y z\"]",
-            "<<#EOF /x",
-            "-- /x /y",
-            "--link /x /y",
-        ]);
+        // A stage of which nothing is copied would be needed and not be done.
+        let files = match from.as_str() {
+            "" => self.of(&["<<#EOF /x", "<<#EOF <<-'#E' /x/"]),
+            _ => self.of(&["/x /y", "[\"/x\", \"/y z\"]", "-- /x /y", "--link /x /y"]),
+        };
         self.with_heredocs(&format!("COPY --from={from} {files}"));
     }
 
@@ -303,9 +302,10 @@ impl Generator {
         let mut line = self.of(&["RUN", "run", "RUN"]).to_owned();
         for _ in 0..self.below(3) {
             line += " --mount=";
-            line += match self.one_in(40) {
-                true => self.of(&WRONG_MOUNTS),
-                false => self.of(&MOUNTS),
+            line += if self.one_in(40) {
+                self.of(&WRONG_MOUNTS)
+            } else {
+                self.of(&MOUNTS)
             };
         }
         if self.one_in(10) {
@@ -318,7 +318,7 @@ impl Generator {
                 " []",
             ]);
         }
-        for _ in 0..1 + self.below(4) {
+        for _ in 0..=self.below(4) {
             line.push(' ');
             line += self.of(&WORDS);
         }

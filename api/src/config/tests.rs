@@ -86,6 +86,11 @@ fn values_out_of_their_range_are_errors_that_name_the_setting() {
             "[executor]\nmemory_mib_max = 64\n",
             "executor.memory_mib_min",
         ),
+        ("[buildkit]\nprobe_ms_max = 0\n", "buildkit.probe_ms_max"),
+        (
+            "[[buildkit.daemon]]\naddress = \"/run/b.sock\"\n",
+            "buildkit.daemon",
+        ),
     ] {
         let error = load(text, &[]).unwrap_err().to_string();
         assert!(error.starts_with(setting), "{error}");
@@ -105,6 +110,10 @@ fn tables_and_lists_have_variables_too() {
                 "NULLSPACED_BUILD_NETWORK_ENV",
                 "{ http_proxy = \"http://127.0.0.1:1\" }",
             ),
+            (
+                "NULLSPACED_BUILDKIT_DAEMON",
+                "[{ address = \"unix:///run/a.sock\" }, { address = \"unix:///run/b.sock\" }]",
+            ),
             ("NULLSPACED_REGISTRY_MIRRORS_ONLY", "true"),
             ("NULLSPACED_LOG", "debug"),
         ],
@@ -113,6 +122,7 @@ fn tables_and_lists_have_variables_too() {
     .config;
     assert_eq!(config.registry.mirror[0].host, "127.0.0.1:5000");
     assert!(config.registry.mirrors_only);
+    assert_eq!(config.buildkit.daemon[1].address, "unix:///run/b.sock");
     assert_eq!(config.build_network.env["http_proxy"], "http://127.0.0.1:1");
     assert_eq!(config.logging.filter, "debug");
 }

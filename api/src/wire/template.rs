@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use domain::build::{OciMetadata, RuntimeDefaults as DomainDefaults};
+use domain::build::{OciHealthcheck, OciMetadata, RuntimeDefaults as DomainDefaults};
 use domain::definition::Readiness;
 use serde::Serialize;
 
@@ -150,6 +150,9 @@ pub struct OciImageMetadata {
     pub exposed_ports: Vec<String>,
     /// Folders that the image calls volumes.
     pub volumes: Vec<String>,
+    /// How the image tells whether it is well. The stored form is the wire's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<OciHealthcheck>,
 }
 
 impl From<&OciMetadata> for OciImageMetadata {
@@ -158,6 +161,7 @@ impl From<&OciMetadata> for OciImageMetadata {
             labels: metadata.labels.clone(),
             exposed_ports: metadata.exposed_ports.clone(),
             volumes: metadata.volumes.clone(),
+            healthcheck: metadata.healthcheck.clone(),
         }
     }
 }

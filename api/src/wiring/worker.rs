@@ -10,7 +10,7 @@ use executor::limits::Limits;
 use executor::native::container::{BindFile, NetworkAccess};
 use executor::native::identity::IdRange;
 use executor::native::network::NetworkPolicy;
-use executor::services::{OpenError, Services, Settings, Shared};
+use executor::services::{BuildkitConfig, OpenError, Services, Settings, Shared};
 use executor::vmm::{AcceleratorChoice, VmmConfig};
 use executor::worker::Worker;
 use tokio::sync::watch;
@@ -68,6 +68,7 @@ fn settings(config: &Config) -> io::Result<Settings> {
         data_dir: config.data_dir.path().to_owned(),
         runc: RUNC.into(),
         registry: registry(config),
+        buildkit: buildkit(config)?,
         network: network_access(config),
         vmm: vmm_config(config)?,
         limits: limits(config),
@@ -95,6 +96,9 @@ pub(crate) fn limits(config: &Config) -> Limits {
         first: executor.step_first_user_id,
         ..ids
     });
+    limits.buildkit.build_seconds_max = config.buildkit.build_seconds_max;
+    limits.buildkit.probe_ms_max = config.buildkit.probe_ms_max;
+    limits.buildkit.stop_ms_max = config.buildkit.stop_ms_max;
     limits.worker.layer_bytes_max = executor.layer_cache_mb_max.saturating_mul(BYTES_PER_MIB);
     limits.worker.layer_free_bytes_min = executor.free_disk_mb_min.saturating_mul(BYTES_PER_MIB);
     limits
@@ -120,6 +124,14 @@ fn registry(config: &Config) -> RegistryConfig {
         ecr_endpoint: set(&config.registry.ecr_endpoint),
         gcp_token_endpoint: set(&config.registry.gcp_token_endpoint),
     }
+}
+
+/// BuildKit's client and daemons, as the settings have them; they were checked when they were read.
+fn buildkit(config: &Config) -> io::Result<BuildkitConfig> {
+    Ok(BuildkitConfig {
+        buildctl: config.buildkit.buildctl.clone(),
+        daemons: config.buildkit.daemons().map_err(io::Error::other)?,
+    })
 }
 
 /// The machines' driver, as the settings want it.

@@ -78,6 +78,31 @@ pub struct OciMetadata {
     /// Folders that the image calls volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
+    /// How the image tells whether it is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<OciHealthcheck>,
+}
+
+/// How an image tells whether it is well, and what was made of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciHealthcheck {
+    /// `NONE`; `CMD` and a command's words; or `CMD-SHELL` and a line for a shell.
+    pub test: Vec<String>,
+    /// The time between two checks, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ns: Option<u64>,
+    /// The time that one check may take, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ns: Option<u64>,
+    /// The time before failures count, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_period_ns: Option<u64>,
+    /// How many failures in a row count as ill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u64>,
+    /// The template's readiness, if it was made of the check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped_readiness: Option<Readiness>,
 }
 
 /// The template is there.

@@ -6,9 +6,9 @@
 //! against the real frontend.
 //!
 //! ```text
-//! lines ──► instruction ──► stage ──► environment
-//! text      keyword,        FROM,     ARG and ENV: secrets,
-//!           flags, form     sources   what ADD fetches
+//! lines ──► instruction ──► outline ──► environment
+//! text      keyword,        stages,     ARG and ENV: secrets,
+//!           flags, form     sources     what ADD fetches
 //! ```
 //!
 //! `words` is where quotes, escapes and variables are understood.
@@ -18,6 +18,7 @@ mod ignored;
 mod instruction;
 mod lines;
 mod mount;
+mod outline;
 mod pattern;
 mod problem;
 mod stage;
@@ -31,8 +32,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::environment::{Found, Walk, dated};
+use self::outline::Outline;
 use self::problem::quoted;
-use self::stage::Outline;
 use self::words::Budget;
 use crate::BuildkitLimits;
 
@@ -151,17 +152,10 @@ pub fn read(
         target,
         &mut budget,
     )?;
-    let last = outline.stages.len().saturating_sub(1);
-    let target = match target {
-        None => last,
-        Some(name) => match outline.names.get(&instruction::lower(name)) {
-            Some(index) => *index,
-            None => {
-                let kind = ProblemKind::Target(quoted(name));
-                return Err(DockerfileProblem::of_file(kind));
-            }
-        },
-    };
+    let target = target.map_or_else(
+        || Ok(outline.stages.len().saturating_sub(1)),
+        |name| outline.stage(name),
+    )?;
     let mut dockerfile = Dockerfile {
         escape: parsed.escape,
         syntax: parsed.syntax,

@@ -9,7 +9,6 @@
 //! waits for the build any more.
 
 mod history;
-mod lines;
 mod private;
 mod supervisor;
 
@@ -29,8 +28,7 @@ use crate::daemon::client::{self, Client};
 use crate::daemon::{Lease, Place, ProbeError};
 use crate::event::{Event, Failure, FailureKind};
 use crate::invocation::{InvalidInvocation, Invocation};
-use crate::progress::Tracker;
-use lines::Lines;
+use crate::progress::{Line, Lines, Tracker};
 use private::PrivateFolder;
 use supervisor::{Ended, OutputFolder, Supervisor};
 
@@ -197,12 +195,22 @@ async fn follow<O: Observer>(
     tracker: &mut Tracker,
     observer: &mut O,
 ) -> Result<(), RunError<O::Error>> {
+    let silence = Duration::from_millis(place.limits().silence_ms_max);
     let mut events = Vec::new();
-    while heard(place, lines).await? {
-        tracker.line(lines.line(), &mut events);
+    loop {
+        let line = tokio::time::timeout(silence, lines.next()).await;
+        let Ok(line) = line else {
+            // A long silence is taken for a step that works, as long as the daemon answers.
+            check_daemon(place).await?;
+            continue;
+        };
+        match line.map_err(|source| RunError::setup("read what buildctl says", source))? {
+            Some(Line::Whole(line)) => tracker.line(line, &mut events),
+            Some(Line::TooLong { bytes }) => tracker.left_out(bytes, &mut events),
+            None => return Ok(()),
+        }
         tell(observer, &mut events).await?;
     }
-    Ok(())
 }
 
 async fn tell<O: Observer>(
@@ -215,26 +223,19 @@ async fn tell<O: Observer>(
     Ok(())
 }
 
-/// Reads on to the end of the next line; false at the end of all. A long silence is taken for a step
-/// that works, as long as the daemon answers.
-async fn heard<E>(place: &Place, lines: &mut Lines<ChildStderr>) -> Result<bool, RunError<E>> {
-    let silence = Duration::from_millis(place.limits().silence_ms_max);
-    loop {
-        if let Ok(line) = tokio::time::timeout(silence, lines.advance()).await {
-            return line.map_err(|source| RunError::setup("read what buildctl says", source));
-        }
-        if let Some(error) = lost(place).await {
-            let address = place.client().daemon().address();
-            return Err(RunError::Failed(Box::new(Failure {
-                kind: FailureKind::DaemonUnavailable,
-                message: format!("the BuildKit daemon at {address} was lost: {error}"),
-                step: None,
-                exit_code: None,
-                excerpt: None,
-                output_tail: Vec::new(),
-            })));
-        }
-    }
+async fn check_daemon<E>(place: &Place) -> Result<(), RunError<E>> {
+    let Some(error) = lost(place).await else {
+        return Ok(());
+    };
+    let address = place.client().daemon().address();
+    Err(RunError::Failed(Box::new(Failure {
+        kind: FailureKind::DaemonUnavailable,
+        message: format!("the BuildKit daemon at {address} was lost: {error}"),
+        step: None,
+        exit_code: None,
+        excerpt: None,
+        output_tail: Vec::new(),
+    })))
 }
 
 /// Why the daemon has to be given up; nothing if it answers.

@@ -276,6 +276,7 @@ pub(super) mod tests {
                 labels: [("maintainer".to_owned(), "nobody".to_owned())].into(),
                 exposed_ports: vec!["8000/tcp".into()],
                 volumes: vec!["/data".into()],
+                healthcheck: None,
             },
             layers: vec![Digest::of(b"bottom"), Digest::of(b"top")],
         }

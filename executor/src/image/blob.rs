@@ -24,16 +24,16 @@ pub(super) struct Blob {
     pub(super) diff_id: Digest,
 }
 
-/// Unpacks a blob that comes in pieces. Blocking.
+/// Unpacks a blob. Blocking.
 pub(super) fn unpack_blob(
-    pieces: mpsc::Receiver<Piece>,
+    bytes: impl Read,
     staging: &Staging,
     lowers: impl FnOnce() -> Result<Vec<PathBuf>, UnpackError>,
     limits: &LayerLimits,
     zstd_window_log_max: u32,
 ) -> Result<Blob, UnpackError> {
     let failed = |source| UnpackError::Read { source };
-    let received = Hashed::new(PieceReader::new(pieces));
+    let received = Hashed::new(bytes);
     let inflated = Inflated::new(received, zstd_window_log_max).map_err(failed)?;
     let mut inflated = Hashed::new(inflated);
     let unpacked = unpack(&mut inflated, staging.path(), lowers, limits)?;
@@ -50,14 +50,14 @@ pub(super) fn unpack_blob(
 }
 
 /// Reads the pieces of a channel; one that closes before its end is an error.
-struct PieceReader {
+pub(super) struct PieceReader {
     pieces: mpsc::Receiver<Piece>,
     current: bytes::Bytes,
     ended: bool,
 }
 
 impl PieceReader {
-    fn new(pieces: mpsc::Receiver<Piece>) -> Self {
+    pub(super) fn new(pieces: mpsc::Receiver<Piece>) -> Self {
         Self {
             pieces,
             current: bytes::Bytes::new(),

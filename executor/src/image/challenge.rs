@@ -86,7 +86,7 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
 }
 
 /// The credentials as a name and a password, exchanged for those where that is needed.
-async fn password(
+pub(super) async fn password(
     registry: &Inner,
     host: &str,
     credentials: &Credentials,

@@ -25,9 +25,11 @@ pub enum Credentials {
 
 /// A user's name and password, as HTTP wants them.
 #[derive(Clone, Debug)]
-pub(super) struct Password {
-    pub(super) username: String,
-    pub(super) password: SecretString,
+pub struct Password {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: SecretString,
 }
 
 /// Credentials do not fit the registry that they are for.

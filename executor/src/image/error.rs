@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::Digest;
 
 use super::guard::AddressRefused;
-use super::reference::{ImageReference, InvalidReference};
+use super::reference::{ImageName, ImageReference, InvalidReference};
 use crate::layers::{StoreError, UnpackError};
 
 /// What a failure means for the build that wanted the image.
@@ -41,10 +41,10 @@ pub enum ImageError {
         source: InvalidReference,
     },
     /// The image exists for other platforms only.
-    #[error("image `{image}` is not available for linux/amd64; it offers: {offered}")]
+    #[error("{image} is not available for linux/amd64; it offers: {offered}")]
     UnsupportedPlatform {
         /// The image.
-        image: ImageReference,
+        image: ImageName,
         /// The platforms that it offers.
         offered: String,
     },
@@ -110,18 +110,18 @@ pub enum ImageError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A manifest or a configuration cannot be used.
-    #[error("image `{image}` is refused: {what}")]
+    #[error("{image} is refused: {what}")]
     Refused {
         /// The image.
-        image: ImageReference,
+        image: ImageName,
         /// What is wrong.
         what: String,
     },
     /// What was received is not what was asked for.
-    #[error("image `{image}` is refused: {what} should have digest {expected} and has {actual}")]
+    #[error("{image} is refused: {what} should have digest {expected} and has {actual}")]
     DigestMismatch {
         /// The image.
-        image: ImageReference,
+        image: ImageName,
         /// Which part of it.
         what: &'static str,
         /// The digest it was asked for by.
@@ -130,22 +130,40 @@ pub enum ImageError {
         actual: Digest,
     },
     /// A layer cannot be unpacked.
-    #[error("image `{image}`: layer {layer} cannot be unpacked")]
+    #[error("{image}: layer {layer} cannot be unpacked")]
     Layer {
         /// The image.
-        image: ImageReference,
+        image: ImageName,
         /// The layer's digest as transferred.
         layer: Digest,
         /// The cause.
         source: UnpackError,
     },
+    /// Whoever looked at a layer before it was kept has something against it, and knows what.
+    #[error("{image}: layer {layer} is not to be kept")]
+    Rejected {
+        /// The image.
+        image: ImageName,
+        /// The layer's digest as transferred.
+        layer: Digest,
+    },
     /// The layer store failed.
-    #[error("image `{image}`: a layer cannot be kept")]
+    #[error("{image}: a layer cannot be kept")]
     Store {
         /// The image.
-        image: ImageReference,
+        image: ImageName,
         /// The cause.
         source: StoreError,
+    },
+    /// A file of an image that is in a folder cannot be read.
+    #[error("{image}: cannot read `{file}`")]
+    Folder {
+        /// The image.
+        image: ImageName,
+        /// The file.
+        file: String,
+        /// The cause.
+        source: std::io::Error,
     },
     /// The HTTP client could not be set up.
     #[error("the registry client cannot be set up")]
@@ -166,7 +184,9 @@ impl ImageError {
                 ImageFailure::Unauthorized
             }
             Self::Address { .. } => ImageFailure::ForbiddenAddress,
-            Self::Refused { .. } | Self::DigestMismatch { .. } => ImageFailure::Unsafe,
+            Self::Refused { .. } | Self::DigestMismatch { .. } | Self::Rejected { .. } => {
+                ImageFailure::Unsafe
+            }
             Self::Layer { source, .. } if source.is_disk_full() => ImageFailure::DiskFull,
             Self::Layer { source, .. } => match source {
                 // The file's name or the disk's state: neither is the image's word against itself,
@@ -181,9 +201,29 @@ impl ImageError {
                 | UnpackError::Write { .. } => ImageFailure::Unsafe,
             },
             Self::Store { source, .. } if source.is_disk_full() => ImageFailure::DiskFull,
-            Self::Pull { .. } | Self::Client { .. } | Self::Store { .. } => ImageFailure::Pull,
+            Self::Pull { .. } | Self::Client { .. } | Self::Store { .. } | Self::Folder { .. } => {
+                ImageFailure::Pull
+            }
         }
     }
+}
+
+/// Checks that a part of an image is what was asked for.
+pub(super) fn check(
+    image: &ImageName,
+    what: &'static str,
+    expected: Digest,
+    actual: Digest,
+) -> Result<(), ImageError> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(ImageError::DigestMismatch {
+        image: image.clone(),
+        what,
+        expected,
+        actual,
+    })
 }
 
 /// Whether a failed write says something about this host rather than about what was written.

@@ -202,6 +202,16 @@ impl Layout {
         Self { dir }
     }
 
+    /// The folder.
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where a blob's bytes are.
+    pub(super) fn blob_path(&self, digest: &Digest) -> std::path::PathBuf {
+        self.path().join("blobs/sha256").join(digest.hex())
+    }
+
     /// An image for linux/amd64.
     pub(super) fn image(layers: &[TestLayer]) -> Self {
         Self::image_with(layers, |_| (), |_| ())
@@ -273,8 +283,7 @@ impl Layout {
 
     fn add(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = Digest::of(bytes);
-        let path = self.dir.path().join("blobs/sha256").join(digest.hex());
-        std::fs::write(path, bytes).unwrap();
+        std::fs::write(self.blob_path(&digest), bytes).unwrap();
         json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
     }
 

@@ -6,7 +6,7 @@ use domain::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
-use super::reference::ImageReference;
+use super::reference::{ImageName, ImageReference};
 use crate::limits::layers::ImageLimits;
 
 const INDEX_TYPES: [&str; 2] = [
@@ -95,6 +95,8 @@ pub struct ImageConfig {
     pub volumes: BTreeSet<String>,
     /// How to tell whether it is well.
     pub healthcheck: Option<Healthcheck>,
+    /// Instructions that a Dockerfile on top of it runs first (`ONBUILD`).
+    pub on_build: Vec<String>,
 }
 
 /// A container's check of itself. Times are nanoseconds; 0 means unset.
@@ -195,7 +197,7 @@ struct ManifestDocument {
 
 /// Reads a manifest or an index.
 pub(super) fn read_manifest(
-    image: &ImageReference,
+    image: &ImageName,
     body: &[u8],
     limits: &ImageLimits,
 ) -> Result<Manifest, ImageError> {
@@ -298,11 +300,13 @@ struct Container {
     #[serde(deserialize_with = "nullable")]
     volumes: BTreeMap<String, serde_json::Value>,
     healthcheck: Option<Healthcheck>,
+    #[serde(deserialize_with = "nullable")]
+    on_build: Vec<String>,
 }
 
 /// Checks that a manifest is that of a container image.
 pub(super) fn check_types(
-    image: &ImageReference,
+    image: &ImageName,
     config: &Descriptor,
     layers: &[Descriptor],
     limits: &ImageLimits,
@@ -343,7 +347,7 @@ pub(super) fn check_types(
 
 /// Reads a configuration and joins it with the layers of its manifest.
 pub(super) fn read_config(
-    image: &ImageReference,
+    image: &ImageName,
     body: &[u8],
     layers: Vec<Descriptor>,
 ) -> Result<(ImageConfig, Vec<LayerDescriptor>), Unread> {
@@ -382,6 +386,7 @@ pub(super) fn read_config(
         exposed_ports: container.exposed_ports.into_keys().collect(),
         volumes: container.volumes.into_keys().collect(),
         healthcheck: container.healthcheck,
+        on_build: container.on_build,
     };
     Ok((config, layers.collect()))
 }
@@ -395,7 +400,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-fn refused(image: &ImageReference, what: String) -> ImageError {
+fn refused(image: &ImageName, what: String) -> ImageError {
     ImageError::Refused {
         image: image.clone(),
         what,
@@ -403,7 +408,7 @@ fn refused(image: &ImageReference, what: String) -> ImageError {
 }
 
 /// There is nothing for our platform, but perhaps for these.
-pub(super) fn unsupported(image: &ImageReference, offered: BTreeSet<String>) -> ImageError {
+pub(super) fn unsupported(image: &ImageName, offered: BTreeSet<String>) -> ImageError {
     let offered: Vec<String> = offered.into_iter().collect();
     let offered = match offered.as_slice() {
         [] => "no platform".to_owned(),

@@ -24,6 +24,30 @@ struct Parts {
     digest: Option<Digest>,
 }
 
+/// What an image is called in errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageName {
+    /// Its reference.
+    Reference(ImageReference),
+    /// Words for one that no registry has.
+    Described(&'static str),
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reference(reference) => write!(f, "image `{reference}`"),
+            Self::Described(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<&ImageReference> for ImageName {
+    fn from(reference: &ImageReference) -> Self {
+        Self::Reference(reference.clone())
+    }
+}
+
 /// The text is no image reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -1,23 +1,21 @@
 //! Registries: where they are, how to speak to them, and asking them for an image's documents.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use domain::Digest;
 use domain::ports::Clock;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::credentials::Credentials;
+use super::challenge;
+use super::credentials::{Credentials, Password};
 use super::error::ImageError;
 use super::guard::{Names, SystemNames};
-use super::manifest::{
-    ImageConfig, LayerDescriptor, Manifest, ResolvedImage, Unread, check_types, read_config,
-    read_manifest, unsupported,
-};
+use super::manifest::ResolvedImage;
 use super::reference::ImageReference;
-use super::source::{Host, Named, Source};
+use super::resolve::{Named, resolve};
+use super::source::{Host, Source};
 use super::wire::Wire;
 use crate::limits::layers::ImageLimits;
 
@@ -130,48 +128,35 @@ impl Registry {
         credentials: &Credentials,
     ) -> Result<ResolvedImage, ImageError> {
         let source = self.source(reference, credentials);
-        let limits = &self.0.limits;
         let named = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Named::Digest(*digest),
             (None, tag) => Named::Tag(tag.unwrap_or("latest").to_owned()),
         };
-        // The document that was named, then those that indexes lead to, best first.
-        let mut wanted = VecDeque::from([named]);
-        let mut offered = BTreeSet::new();
-        let mut document_count = 0;
-        while let Some(named) = wanted.pop_front() {
-            document_count += 1;
-            let max = limits.index_documents_max;
-            if document_count > max {
-                let what = format!("its indexes lead to more than {max} documents");
-                return Err(ImageError::Refused {
-                    image: reference.clone(),
-                    what,
-                });
-            }
-            let (manifest_digest, body) = source.manifest(&named).await?;
-            match read_manifest(reference, &body, limits)? {
-                Manifest::Index(index) => {
-                    offered.extend(index.offered);
-                    let candidates = index.candidates.into_iter();
-                    for digest in candidates.rev() {
-                        wanted.push_front(Named::Digest(digest));
-                    }
-                }
-                Manifest::Image { config, layers } => {
-                    check_types(reference, &config, &layers, limits)?;
-                    let body = source.document(&config).await?;
-                    match read_config(reference, &body, layers) {
-                        Ok((config, layers)) => {
-                            return Ok(resolved(reference, manifest_digest, config, layers));
-                        }
-                        Err(Unread::Platform(platform)) => drop(offered.insert(platform)),
-                        Err(Unread::Refused(error)) => return Err(error),
-                    }
-                }
-            }
-        }
-        Err(unsupported(reference, offered))
+        let found = resolve(&source, named, &self.0.limits).await?;
+        Ok(ResolvedImage {
+            reference: reference.clone(),
+            manifest_digest: found.manifest_digest,
+            config: found.config,
+            layers: found.layers,
+        })
+    }
+
+    /// The credentials for an image's registry as a name and a password, for a tool that speaks to it
+    /// itself; nothing for whoever has none.
+    ///
+    /// # Errors
+    /// Any [`ImageError`], if they cannot be exchanged.
+    pub async fn login(
+        &self,
+        image: &ImageReference,
+        credentials: &Credentials,
+    ) -> Result<Option<Password>, ImageError> {
+        let host = image.registry();
+        let password = challenge::password(&self.0, host, credentials).await;
+        password.map_err(|answer| {
+            self.source(image, credentials)
+                .error(host.to_owned(), answer)
+        })
     }
 
     /// The hosts to ask for an image. Only its own registry is shown the credentials.
@@ -196,19 +181,5 @@ impl Registry {
             registry: &self.0,
             hosts,
         }
-    }
-}
-
-fn resolved(
-    reference: &ImageReference,
-    manifest_digest: Digest,
-    config: ImageConfig,
-    layers: Vec<LayerDescriptor>,
-) -> ResolvedImage {
-    ResolvedImage {
-        reference: reference.clone(),
-        manifest_digest,
-        config,
-        layers,
     }
 }

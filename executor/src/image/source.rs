@@ -10,10 +10,11 @@ use reqwest::{Response, StatusCode};
 use super::challenge;
 use super::credentials::Credentials;
 use super::download::{Pieces, pieces};
-use super::error::{Answer, ImageError};
+use super::error::{Answer, ImageError, check};
 use super::manifest::{ACCEPTED, Descriptor};
-use super::reference::ImageReference;
+use super::reference::{ImageName, ImageReference};
 use super::registry::Inner;
+use super::resolve::{Documents, Named};
 use super::wire::{Ask, refusal};
 use crate::limits::layers::ImageLimits;
 
@@ -55,26 +56,43 @@ impl Host {
     }
 }
 
-/// How a manifest is asked for.
-pub(super) enum Named {
-    Tag(String),
-    Digest(Digest),
-}
+impl Documents for Source<'_> {
+    fn name(&self) -> ImageName {
+        self.image.into()
+    }
 
-impl Source<'_> {
-    /// Fetches a manifest, its digest checked.
-    pub(super) async fn manifest(&self, named: &Named) -> Result<(Digest, Vec<u8>), ImageError> {
+    async fn manifest(&self, named: &Named) -> Result<(Digest, Vec<u8>), ImageError> {
         let (_, body) = self
             .ask_all("the manifest", |host| self.manifest_at(host, named))
             .await?;
         let actual = Digest::of(&body);
         match named {
-            Named::Digest(expected) => self.check("the manifest", *expected, actual)?,
+            Named::Digest(expected) => {
+                check(&self.image.into(), "the manifest", *expected, actual)?;
+            }
             Named::Tag(_) => {}
         }
         Ok((actual, body))
     }
 
+    async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
+        let (_, body) = self
+            .ask_all("the configuration", |host| {
+                self.document_at(host, descriptor)
+            })
+            .await?;
+        let actual = Digest::of(&body);
+        check(
+            &self.image.into(),
+            "the configuration",
+            descriptor.digest,
+            actual,
+        )?;
+        Ok(body)
+    }
+}
+
+impl Source<'_> {
     async fn manifest_at(&self, host: &Host, named: &Named) -> Result<Vec<u8>, Answer> {
         let name = match named {
             Named::Tag(tag) => tag.clone(),
@@ -87,17 +105,6 @@ impl Source<'_> {
         let response = self.get(host, &format!("manifests/{name}"), ask).await?;
         let bytes_max = self.limits.manifest_bytes_max;
         self.registry.wire.read(response, bytes_max).await
-    }
-
-    /// Fetches a small blob whole, its size and digest checked.
-    pub(super) async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
-        let (_, body) = self
-            .ask_all("the configuration", |host| {
-                self.document_at(host, descriptor)
-            })
-            .await?;
-        self.check("the configuration", descriptor.digest, Digest::of(&body))?;
-        Ok(body)
     }
 
     async fn document_at(&self, host: &Host, descriptor: &Descriptor) -> Result<Vec<u8>, Answer> {
@@ -265,24 +272,10 @@ impl Source<'_> {
                 registry,
                 source: what.into(),
             },
-            Answer::Refused(what) => ImageError::Refused { image, what },
+            Answer::Refused(what) => ImageError::Refused {
+                image: self.image.into(),
+                what,
+            },
         }
-    }
-
-    pub(super) fn check(
-        &self,
-        what: &'static str,
-        expected: Digest,
-        actual: Digest,
-    ) -> Result<(), ImageError> {
-        if expected == actual {
-            return Ok(());
-        }
-        Err(ImageError::DigestMismatch {
-            image: self.image.clone(),
-            what,
-            expected,
-            actual,
-        })
     }
 }

@@ -2,6 +2,7 @@ mod double;
 mod exchange;
 mod guarded;
 mod hostile;
+mod layout;
 mod network;
 mod odd;
 

@@ -35,6 +35,10 @@ pub struct WorkerLimits {
     pub layer_free_bytes_min: u64,
     /// Files of a build's copies that are told one by one; the others are counted.
     pub told_files_max: usize,
+    /// Images that one Dockerfile may name.
+    pub dockerfile_images_max: usize,
+    /// How long an image's own health check is tried, in seconds.
+    pub healthcheck_seconds_max: u64,
 }
 
 impl Default for WorkerLimits {
@@ -56,6 +60,8 @@ impl Default for WorkerLimits {
             template_layers_max: 400,
             layer_free_bytes_min: 1024 * 1024 * 1024,
             told_files_max: 200,
+            dockerfile_images_max: 64,
+            healthcheck_seconds_max: 600,
         }
     }
 }

@@ -302,7 +302,7 @@ fn words(texts: &[String]) -> String {
 }
 
 /// A text as one word that the shell takes literally.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

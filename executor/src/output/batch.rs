@@ -40,20 +40,32 @@ pub struct BatchSummary {
     pub dropped_lines: u64,
 }
 
+/// A step as lines name it: which, 1-based, and of how many.
+pub type StepPlace = (u32, u32);
+
+/// Lines of one step, or of none, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepLines {
+    /// The step.
+    pub step: Option<StepPlace>,
+    /// Its lines; not empty.
+    pub lines: Vec<LogLine>,
+}
+
 #[derive(Debug)]
 enum Message {
-    Line(LogLine),
+    Line(Option<StepPlace>, LogLine),
     Flush(oneshot::Sender<()>),
     Finish,
 }
 
-/// Where the lines of one step go. Cheap to clone, one clone for each producer.
+/// Where lines go. Cheap to clone, one clone for each producer.
 #[derive(Clone, Debug)]
 pub struct LogSender {
     queue: mpsc::Sender<Message>,
 }
 
-/// The task that makes batches of the lines of one step and hands them to a sink.
+/// The task that makes batches of lines and hands them to a sink.
 #[derive(Debug)]
 pub struct Batcher<E> {
     sender: LogSender,
@@ -64,10 +76,12 @@ impl<E: Send + 'static> Batcher<E> {
     /// Starts a batcher. `sink` is given one batch at a time, never an empty one, and the next
     /// one only when it is done with the last; meanwhile lines wait in the bounded queue.
     ///
+    /// Steps that write at once share a batch, in which the lines of each stay together.
+    ///
     /// Must be called within a tokio runtime.
     pub fn spawn<S, F>(limits: OutputLimits, budget: Arc<LogBudget>, sink: S) -> Self
     where
-        S: FnMut(Vec<LogLine>) -> F + Send + 'static,
+        S: FnMut(Vec<StepLines>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let (queue, messages) = mpsc::channel(limits.queue_lines_max.max(1));
@@ -109,12 +123,12 @@ impl<E: Send + 'static> Batcher<E> {
 }
 
 impl LogSender {
-    /// Queues a line; waits while the queue is full.
+    /// Queues a line of a step, or of none; waits while the queue is full.
     ///
     /// # Errors
     /// [`LogClosed`]: the line is lost.
-    pub async fn send(&self, line: LogLine) -> Result<(), LogClosed> {
-        let message = Message::Line(line);
+    pub async fn send(&self, step: Option<StepPlace>, line: LogLine) -> Result<(), LogClosed> {
+        let message = Message::Line(step, line);
         self.queue.send(message).await.map_err(|_| LogClosed)
     }
 
@@ -132,7 +146,7 @@ impl LogSender {
 }
 
 struct Batching<S> {
-    batch: Vec<LogLine>,
+    batch: Vec<StepLines>,
     batch_bytes: usize,
     /// When the batch goes out; `None` while it is empty.
     deadline: Option<Instant>,
@@ -144,7 +158,7 @@ struct Batching<S> {
 
 impl<S, F, E> Batching<S>
 where
-    S: FnMut(Vec<LogLine>) -> F,
+    S: FnMut(Vec<StepLines>) -> F,
     F: Future<Output = Result<(), E>>,
 {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) -> Result<BatchSummary, E> {
@@ -162,7 +176,7 @@ where
                 },
             };
             match message {
-                Some(Message::Line(line)) => self.add(line).await?,
+                Some(Message::Line(step, line)) => self.add(step, line).await?,
                 Some(Message::Flush(done)) => {
                     self.flush().await?;
                     // Who asked may have gone meanwhile.
@@ -178,7 +192,7 @@ where
         }
     }
 
-    async fn add(&mut self, mut line: LogLine) -> Result<(), E> {
+    async fn add(&mut self, step: Option<StepPlace>, mut line: LogLine) -> Result<(), E> {
         match self.budget.take(line.text.len()) {
             Verdict::Keep => {}
             Verdict::Announce => {
@@ -199,7 +213,13 @@ where
             let wait = Duration::from_millis(self.limits.batch_wait_ms_max);
             self.deadline = Some(Instant::now() + wait);
         }
-        self.batch.push(line);
+        match self.batch.iter_mut().find(|lines| lines.step == step) {
+            Some(of_step) => of_step.lines.push(line),
+            None => self.batch.push(StepLines {
+                step,
+                lines: vec![line],
+            }),
+        }
         self.batch_bytes += cost;
         if self.batch_bytes >= self.limits.batch_bytes_max {
             self.flush().await?;
@@ -214,7 +234,8 @@ where
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        let lines = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        let lines: usize = batch.iter().map(|of_step| of_step.lines.len()).sum();
+        let lines = u64::try_from(lines).unwrap_or(u64::MAX);
         (self.sink)(batch).await?;
         self.summary.batches += 1;
         self.summary.lines += lines;

@@ -1,106 +1,115 @@
-//! One output stream of a step, from its bytes to its log.
+//! One output stream of a step, from its bytes to what its log and its failure may show.
 
-use domain::build::{LogLine, LogStream};
-use domain::time::Timestamp;
-
-use super::batch::{LogClosed, LogSender};
 use super::lines::LineAssembler;
+use super::mask::{Mask, MaskedStream};
 use super::tail::Tail;
 use crate::limits::output::OutputLimits;
 
-/// Takes the bytes of one stream, sends its lines to a batcher and keeps the last of them.
+/// Takes the bytes of one stream, gives its lines without secret values, and keeps the last of them.
 #[derive(Debug)]
 pub struct Feed {
-    stream: LogStream,
+    masked: MaskedStream,
+    mask: Mask,
     assembler: LineAssembler,
-    sender: LogSender,
     tail: Tail,
     /// Kept between calls only for its allocation; empty otherwise.
-    lines: Vec<String>,
+    bytes: Vec<u8>,
 }
 
 impl Feed {
-    /// A feed of `stream` into `sender`.
-    pub fn new(stream: LogStream, limits: &OutputLimits, sender: LogSender) -> Self {
+    /// A feed that hides what `mask` knows.
+    pub fn new(mask: &Mask, limits: &OutputLimits) -> Self {
         Self {
-            stream,
+            masked: mask.stream(),
+            mask: mask.clone(),
             assembler: LineAssembler::new(limits.line_bytes_max),
-            sender,
             tail: Tail::new(limits),
-            lines: Vec::new(),
+            bytes: Vec::new(),
         }
     }
 
-    /// Takes bytes that were read at `at`; waits while the log's queue is full.
-    ///
-    /// # Errors
-    /// [`LogClosed`]: the log takes no more lines. The tail has them all the same.
-    pub async fn push(&mut self, at: Timestamp, bytes: &[u8]) -> Result<(), LogClosed> {
-        self.assembler.push(bytes, &mut self.lines);
-        for text in &self.lines {
-            self.tail.push(text);
-        }
-        let mut result = Ok(());
-        for text in self.lines.drain(..) {
-            if result.is_ok() {
-                result = self.sender.send(line(self.stream, at, text)).await;
-            }
-        }
-        result
+    /// Takes bytes; the lines that they complete.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.masked.push(bytes, &mut self.bytes);
+        self.lines()
     }
 
-    /// Ends the stream: sends the line that was never completed, and gives the last lines.
-    ///
-    /// # Errors
-    /// [`LogClosed`] beside the tail: the log did not take that line.
-    pub async fn end(mut self, at: Timestamp) -> (Tail, Result<(), LogClosed>) {
-        let Some(text) = self.assembler.finish() else {
-            return (self.tail, Ok(()));
-        };
-        self.tail.push(&text);
-        let result = self.sender.send(line(self.stream, at, text)).await;
-        (self.tail, result)
+    /// Ends the stream: what was held back, and the line that was never completed.
+    pub fn end(&mut self) -> Vec<String> {
+        self.masked.flush(&mut self.bytes);
+        let mut lines = self.lines();
+        let last = self.assembler.finish();
+        lines.extend(last.map(|line| self.shown(line)));
+        lines
     }
-}
 
-fn line(stream: LogStream, at: Timestamp, text: String) -> LogLine {
-    LogLine { at, stream, text }
+    /// The last lines.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    fn lines(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.assembler.push(&self.bytes, &mut lines);
+        self.bytes.clear();
+        lines.into_iter().map(|line| self.shown(line)).collect()
+    }
+
+    /// A line as it is shown. What an escape sequence parted has come together by now.
+    fn shown(&mut self, line: String) -> String {
+        let line = self.mask.hide(line);
+        self.tail.push(&line);
+        line
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-    use crate::output::batch::Batcher;
-    use crate::output::budget::LogBudget;
+    use crate::limits::secrets::SecretLimits;
 
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_unix_micros(micros).unwrap()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_arrive_as_stamped_lines_and_their_end_is_kept() {
+    fn feed(tail_lines_max: usize) -> Feed {
+        let id = "token".parse().unwrap();
+        let mask = Mask::new([(&id, &b"hunter2hunter2"[..])], &SecretLimits::default());
         let limits = OutputLimits {
-            tail_lines_max: 2,
+            tail_lines_max,
+            line_bytes_max: 24,
             ..OutputLimits::default()
         };
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&seen);
-        let budget = Arc::new(LogBudget::new(&limits));
-        let batcher = Batcher::spawn(limits, budget, move |batch| {
-            record.lock().unwrap().extend(batch);
-            std::future::ready(Ok::<_, LogClosed>(()))
-        });
-        let mut feed = Feed::new(LogStream::Stderr, &limits, batcher.sender());
-        feed.push(at(1), b"one\ntw").await.unwrap();
-        feed.push(at(2), b"o\nthr").await.unwrap();
-        let (tail, sent) = feed.end(at(3)).await;
-        sent.unwrap();
-        batcher.finish().await.unwrap();
-        let expected = [(1, "one"), (2, "two"), (3, "thr")]
-            .map(|(micros, text)| line(LogStream::Stderr, at(micros), text.to_owned()));
-        assert_eq!(*seen.lock().unwrap(), expected);
-        assert_eq!(tail.text(), "two\nthr");
+        Feed::new(&mask, &limits)
+    }
+
+    #[test]
+    fn bytes_arrive_as_lines_and_their_end_is_kept() {
+        let mut feed = feed(2);
+        assert_eq!(feed.push(b"one\ntw"), ["one"]);
+        assert_eq!(feed.push(b"o\nthr"), ["two"]);
+        assert_eq!(feed.end(), ["thr"]);
+        assert_eq!(feed.tail().text(), "two\nthr");
+    }
+
+    #[test]
+    fn a_value_is_hidden_however_it_is_parted() {
+        for parts in [
+            [&b"a hunter2"[..], b"hunter2 b\n"],
+            [b"a hunter2\x1b[0m", b"hunter2 b\n"],
+            // The piece of a long line ends within it.
+            [b"0123456789 a hunter2", b"hunter2 b\n"],
+        ] {
+            let mut feed = feed(5);
+            let lines: Vec<String> = parts.iter().flat_map(|part| feed.push(part)).collect();
+            let text = lines
+                .concat()
+                .replace(crate::output::lines::CONTINUED_MARKER, "");
+            assert!(text.ends_with("a [REDACTED] b"), "{text}");
+            assert!(!feed.tail().text().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn what_was_held_back_comes_at_the_end() {
+        let mut feed = feed(5);
+        assert_eq!(feed.push(b"the hunter"), Vec::<String>::new());
+        assert_eq!(feed.end(), ["the hunter"]);
     }
 }

@@ -1,10 +1,9 @@
 //! The base: from the caller's words to an image or a template by digest, and its layers.
 
-mod template;
+pub(super) mod template;
 
 use domain::Digest;
 use domain::build::{BaseResolved, Event, OciMetadata, Phase, PinnedBase};
-use domain::definition::Source;
 use domain::failure::{Failure, FailureReason};
 use tokio::sync::mpsc;
 
@@ -17,27 +16,34 @@ use crate::layers::{Layer, Provenance};
 /// How many lines about a pull may wait to be written; more are not worth a wait.
 const PROGRESS_LINES_MAX: usize = 256;
 
-/// A base that is known by digest.
+/// What a template's own steps stand on, known by digest: an image, a template, or what BuildKit made.
 #[derive(Debug)]
 pub(super) struct Base {
-    pub(super) resolved: BaseResolved,
+    /// What that was made from; nothing if it was made from scratch.
+    pub(super) resolved: Option<BaseResolved>,
     /// What its files are known by: a digest of content, never a tag.
     pub(super) key: Digest,
     /// What steps on it, and machines, start with.
     pub(super) defaults: Defaults,
     /// What the image says about itself that no machine needs.
     pub(super) oci: OciMetadata,
-    origin: Origin,
+    /// The names of the variables that a Dockerfile sets.
+    pub(super) env_keys: Vec<String>,
+    pub(super) origin: Origin,
 }
 
 /// Where the layers come from.
 #[derive(Debug)]
-enum Origin {
+pub(super) enum Origin {
     Image(Box<ResolvedImage>),
     Template {
         /// In use from now on, so that nothing evicts them.
         layers: Vec<Layer>,
         _artifact: Box<Artifact>,
+    },
+    /// A Dockerfile made them; in use as well.
+    Dockerfile {
+        layers: Vec<Layer>,
     },
 }
 
@@ -46,26 +52,24 @@ impl Base {
     pub(super) fn layer_count(&self) -> usize {
         match &self.origin {
             Origin::Image(image) => image.layers.len(),
-            Origin::Template { layers, .. } => layers.len(),
+            Origin::Template { layers, .. } | Origin::Dockerfile { layers } => layers.len(),
         }
     }
 }
 
 impl Attempt<'_> {
-    pub(super) async fn resolve_base(&self) -> Result<Base, Interruption> {
+    /// The base of declarative steps.
+    pub(super) async fn resolve_base(&self, base_image: &str) -> Result<Base, Interruption> {
         let phase = self.reporter.begin(Phase::Preparing).await?;
-        let Source::Declarative { base_image, .. } = &self.job.requested.definition.source else {
-            let message = "This worker builds no Dockerfiles.";
-            return Err(Failure::new(FailureReason::DockerfileInvalid, message).into());
-        };
         let base = match &self.job.requested.base {
             None => self.resolve_image(base_image).await?,
             Some(PinnedBase::Builtin { image }) => self.resolve_image(image).await?,
             Some(PinnedBase::Template(template)) => self.resolve_template(template).await?,
         };
-        self.reporter
-            .event(Event::BaseResolved(base.resolved.clone()))
-            .await?;
+        if let Some(resolved) = &base.resolved {
+            let event = Event::BaseResolved(resolved.clone());
+            self.reporter.event(event).await?;
+        }
         self.reporter.end(phase).await?;
         Ok(base)
     }
@@ -75,30 +79,35 @@ impl Attempt<'_> {
             let message = format!("`{name}` is not an image reference: {error}.");
             Failure::new(FailureReason::BadReference, message)
         })?;
-        let credentials = self.credentials(&reference)?;
-        let resolve = self.services.registry.resolve(&reference, &credentials);
-        let image = self
-            .unless_stopped("the resolution of the base image", resolve)
-            .await?
-            .map_err(|error| failures::image(&error))?;
-        let resolved = BaseResolved {
-            reference: reference.to_string(),
-            digest: image.manifest_digest,
-        };
+        let image = self.resolve_reference(&reference).await?;
         Ok(Base {
-            resolved,
+            resolved: Some(base_resolved(&image)),
             key: image.manifest_digest,
             defaults: Defaults::of_image(&image.config),
             oci: settle::oci_metadata(&image.config),
+            env_keys: Vec::new(),
             origin: Origin::Image(Box::new(image)),
         })
+    }
+
+    /// Asks the image's registry for it, with what the request brought for that registry.
+    pub(super) async fn resolve_reference(
+        &self,
+        reference: &ImageReference,
+    ) -> Result<ResolvedImage, Interruption> {
+        let credentials = self.credentials(reference)?;
+        let resolve = self.services.registry.resolve(reference, &credentials);
+        let image = self
+            .unless_stopped("the resolution of the base image", resolve)
+            .await?;
+        Ok(image.map_err(|error| failures::image(&error))?)
     }
 
     /// The base's layers, bottom first; what is missing of an image is pulled.
     pub(super) async fn base_layers(&self, base: &Base) -> Result<Vec<Layer>, Interruption> {
         match &base.origin {
             Origin::Image(image) => self.pull_image(image).await,
-            Origin::Template { layers, .. } => Ok(layers.clone()),
+            Origin::Template { layers, .. } | Origin::Dockerfile { layers } => Ok(layers.clone()),
         }
     }
 
@@ -137,17 +146,25 @@ impl Attempt<'_> {
     }
 
     /// What the image's registry is shown: what the request brought for it, if it brought anything.
-    fn credentials(&self, image: &ImageReference) -> Result<Credentials, Failure> {
+    pub(super) fn credentials(&self, image: &ImageReference) -> Result<Credentials, Failure> {
         if self.job.requested.registry_auth.is_empty() {
             return Ok(Credentials::Anonymous);
         }
-        let Some(secrets) = self.services.vault.get(&self.job.build) else {
+        let Some(secrets) = &self.secrets else {
             let message = "The credentials of the request are gone: they lived in the memory of a \
                            service that has ended.";
             return Err(Failure::new(FailureReason::SecretsLost, message));
         };
         let credentials = secrets.registry(image.registry());
         Ok(credentials.cloned().unwrap_or(Credentials::Anonymous))
+    }
+}
+
+/// What is told of an image that something is built on.
+pub(super) fn base_resolved(image: &ResolvedImage) -> BaseResolved {
+    BaseResolved {
+        reference: image.reference.to_string(),
+        digest: image.manifest_digest,
     }
 }
 

@@ -78,7 +78,7 @@ impl Attempt<'_> {
         })
     }
 
-    async fn merged_view(&self, layers: &[Layer]) -> Result<View, Interruption> {
+    pub(super) async fn merged_view(&self, layers: &[Layer]) -> Result<View, Interruption> {
         let work_dir = self.services.work_dir.clone();
         let layers = layers.to_vec();
         failures::blocking(move || {
@@ -97,13 +97,13 @@ impl Attempt<'_> {
 }
 
 /// A mounted view and its mount point; unmounted first.
-struct View {
-    mount: OverlayMount,
+pub(super) struct View {
+    pub(super) mount: OverlayMount,
     _folder: tempfile::TempDir,
 }
 
 impl View {
-    fn unmount(self) -> Result<(), crate::layers::OverlayError> {
+    pub(super) fn unmount(self) -> Result<(), crate::layers::OverlayError> {
         self.mount.unmount()
     }
 }

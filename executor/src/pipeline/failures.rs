@@ -6,6 +6,7 @@ use super::Interruption;
 use crate::artifact::ArtifactError;
 use crate::image::{ImageError, ImageFailure};
 use crate::layers::{OverlayError, StoreError};
+use crate::output::mask::Mask;
 use crate::rootfs::RootfsError;
 use crate::vmm::VmmError;
 use domain::causes::chain;
@@ -16,6 +17,21 @@ pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
         FailureReason::Internal,
         format!("The builder failed: {}.", chain(error)),
     )
+}
+
+/// The same failure without the secret values that a tool may have put into its words.
+pub(super) fn masked(failure: Failure, mask: &Mask) -> Failure {
+    let hide = |text: String| mask.hide(text);
+    Failure {
+        message: hide(failure.message),
+        stderr_tail: failure.stderr_tail.into_iter().map(hide).collect(),
+        details: failure
+            .details
+            .into_iter()
+            .map(|(name, value)| (name, hide(value)))
+            .collect(),
+        ..failure
+    }
 }
 
 /// Runs file operations where they may block.

@@ -1,13 +1,13 @@
 //! The files that a build copies, and what the cache of files did for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::Digest;
 use domain::build::{
     BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, Event,
     FilesCounted,
 };
-use domain::definition::{Arrivals, CopyItem, Source as Definition, Step};
+use domain::definition::{Arrivals, ContextKind, ContextManifest, CopyItem, Step};
 
 use super::{Attempt, Interruption, failures};
 use crate::native::context::{BelowKind, Source, SourceFile};
@@ -18,7 +18,8 @@ use crate::native::step::{Action, Change};
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Used {
     path: String,
-    step_index: u32,
+    /// The step that copies it; none if it is not known which one does.
+    step_index: Option<u32>,
     bytes: u64,
     /// Whether any copy of it wants it sent anew.
     forced: bool,
@@ -34,15 +35,20 @@ enum Outcome {
 
 impl Attempt<'_> {
     /// Tells which of the copied files were there, and which the request brought.
-    pub(super) async fn tell_files(&self, plan: &Plan) -> Result<(), Interruption> {
-        let requested = &self.job.requested;
-        let Definition::Declarative { steps, .. } = &requested.definition.source else {
-            return Ok(());
-        };
-        let used = used(steps, plan);
+    pub(super) async fn tell_files(&self, steps: &[Step], plan: &Plan) -> Result<(), Interruption> {
+        self.tell_used(used(steps, plan)).await
+    }
+
+    /// Tells the same of every file of a context whose files are copied by nobody knows which step.
+    pub(super) async fn tell_context(&self, context: &ContextManifest) -> Result<(), Interruption> {
+        self.tell_used(all(context)).await
+    }
+
+    async fn tell_used(&self, used: Vec<(Digest, Used)>) -> Result<(), Interruption> {
         if used.is_empty() {
             return Ok(());
         }
+        let requested = &self.job.requested;
         // What the request brought is there when it is attempted again.
         let arrivals = match &requested.arrivals {
             Some(stored) if self.job.attempt == 1 => self.arrivals(stored).await?,
@@ -90,7 +96,7 @@ fn used(steps: &[Step], plan: &Plan) -> Vec<(Digest, Used)> {
                 }
                 let used = Used {
                     path,
-                    step_index: planned.index,
+                    step_index: Some(planned.index),
                     bytes: file.bytes,
                     forced: item.force_upload,
                 };
@@ -99,6 +105,27 @@ fn used(steps: &[Step], plan: &Plan) -> Vec<(Digest, Used)> {
         }
     }
     found
+}
+
+/// The contents of a context, in the order of its paths.
+fn all(context: &ContextManifest) -> Vec<(Digest, Used)> {
+    let mut seen = BTreeSet::new();
+    let files = context
+        .entries()
+        .iter()
+        .filter_map(|entry| match entry.kind {
+            ContextKind::Dir => None,
+            ContextKind::File { digest, bytes } => seen.insert(digest).then(|| {
+                let used = Used {
+                    path: entry.path.clone(),
+                    step_index: None,
+                    bytes,
+                    forced: false,
+                };
+                (digest, used)
+            }),
+        });
+    files.collect()
 }
 
 /// The files of a source, with their paths in the context.
@@ -144,7 +171,7 @@ fn events(used: Vec<(Digest, Used)>, arrivals: &Arrivals, told_max: usize) -> Ve
         let entry = CacheSubject {
             kind: CacheKind::FileBlob,
             subject: used.path,
-            step_index: Some(used.step_index),
+            step_index: used.step_index,
             key,
         };
         let stored = Event::CacheStored(CacheStored {
@@ -174,7 +201,7 @@ fn events(used: Vec<(Digest, Used)>, arrivals: &Arrivals, told_max: usize) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use domain::definition::{ContextEntry, ContextKind, ContextManifest};
+    use domain::definition::ContextEntry;
 
     use super::*;
     use crate::native::container::StepNetwork;
@@ -195,8 +222,8 @@ mod tests {
         Digest::of(text.as_bytes())
     }
 
-    /// The steps' files, in a context of `a` and `same` with one content, and the folder `d`.
-    fn used_by(steps: &[Step]) -> Vec<(Digest, Used)> {
+    /// A context of `a` and `same` with one content, and the folder `d`.
+    fn context() -> ContextManifest {
         let file = |path: &str, content: &str| ContextEntry {
             path: path.to_owned(),
             mode: 0o644,
@@ -212,7 +239,12 @@ mod tests {
             file("d/e/c", "C"),
             file("unused", "U"),
         ]);
-        let context = context.unwrap();
+        context.unwrap()
+    }
+
+    /// The steps' files in that context.
+    fn used_by(steps: &[Step]) -> Vec<(Digest, Used)> {
+        let context = context();
         let inputs = Inputs {
             base: Digest::ZERO,
             steps,
@@ -265,7 +297,29 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            [("a", 1, false), ("d/b", 1, true), ("d/e/c", 1, false)]
+            [
+                ("a", Some(1), false),
+                ("d/b", Some(1), true),
+                ("d/e/c", Some(1), false)
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_whole_context_each_content_is_told_once_and_of_no_step() {
+        let used = all(&context());
+        let told: Vec<_> = used
+            .iter()
+            .map(|(_, used)| (used.path.as_str(), used.step_index, used.bytes))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("a", None, 7),
+                ("d/b", None, 7),
+                ("d/e/c", None, 7),
+                ("unused", None, 7)
+            ]
         );
     }
 

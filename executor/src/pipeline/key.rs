@@ -3,17 +3,17 @@
 use domain::Digest;
 use domain::build::{BypassReason, CacheKind, CacheSubject};
 use domain::definition::BuildConfig;
+use domain::name::SecretId;
 
 use super::Job;
 use super::base::Base;
 use super::settle::Settled;
-use crate::layers::{Recipe, Value};
-use crate::native::key::Chain;
+use crate::layers::{Recipe, Role, Value};
 use crate::services::Services;
 use crate::vmm::VmmIdentity;
 
 /// What an artifact is called in recipes.
-const KIND: &str = "final_artifact";
+pub(super) const KIND: &str = "final_artifact";
 
 /// Under what a finished artifact is looked up, and whether it is.
 #[derive(Clone, Debug)]
@@ -35,9 +35,19 @@ impl ArtifactKey {
     }
 }
 
-/// The key of the artifact that `job` makes of the files at the end of `chain`.
+/// What an artifact of files that BuildKit made stands on: they alone decide, whatever they were made of.
+/// With `nonce`, no earlier artifact may stand for it.
+pub(super) fn beneath_built(files: Digest, nonce: Option<Digest>) -> Recipe {
+    let recipe = Recipe::new(KIND).setting("files that were built", Value::Digest(files));
+    match nonce {
+        None => recipe,
+        Some(nonce) => recipe.with(Role::Boundary, "boundary", Value::Digest(nonce)),
+    }
+}
+
+/// The key of the artifact that `job` makes of the files that `beneath` speaks of.
 pub(super) fn artifact(
-    chain: &Chain,
+    beneath: Recipe,
     bypass: Option<BypassReason>,
     job: &Job,
     base: &Base,
@@ -45,7 +55,8 @@ pub(super) fn artifact(
     services: &Services,
 ) -> ArtifactKey {
     let requested = &job.requested;
-    let recipe = machine(chain.beneath(KIND, bypass), &requested.definition.config);
+    let recipe = machine(beneath, &requested.definition.config);
+    let recipe = secrets(recipe, &requested.definition.secret_ids);
     let recipe = settled(recipe, runtime);
     let recipe = monitor(recipe, services.vmm.identity());
     let headroom = Value::plain(Some(services.limits.rootfs.headroom_bytes));
@@ -77,6 +88,15 @@ fn machine(recipe: Recipe, config: &BuildConfig) -> Recipe {
         .setting("memory_mib", Value::plain(Some(memory_mib)))
         .setting("disk_mb", Value::plain(*disk_mb))
         .setting("internet_access", Value::plain(Some(internet_access)))
+}
+
+/// Which secrets the build had, by their ids: what it made of them is in its files.
+fn secrets(recipe: Recipe, ids: &[SecretId]) -> Recipe {
+    if ids.is_empty() {
+        return recipe;
+    }
+    let ids: Vec<&str> = ids.iter().map(SecretId::as_str).collect();
+    recipe.setting("secret ids", Value::text(&ids.join(" ")))
 }
 
 fn settled(recipe: Recipe, runtime: &Settled) -> Recipe {
@@ -163,6 +183,30 @@ mod tests {
             assert_eq!(told(&new), words);
             assert_ne!(new.key(), old.key());
         }
+    }
+
+    #[test]
+    fn the_ids_of_secrets_are_part_of_a_key_and_builds_without_any_keep_theirs() {
+        let of = |ids: &[&str]| {
+            let ids: Vec<SecretId> = ids.iter().map(|id| id.parse().unwrap()).collect();
+            secrets(Recipe::new(KIND), &ids)
+        };
+        assert_eq!(of(&[]), Recipe::new(KIND));
+        assert_ne!(of(&["one"]).key(), of(&[]).key());
+        let told = difference(&of(&["one"]), &of(&["one", "two"])).unwrap();
+        assert_eq!(told, "secret ids one → one two");
+    }
+
+    #[test]
+    fn what_was_built_is_known_by_its_files_alone() {
+        let [one, two] = [Digest::of(b"1"), Digest::of(b"2")];
+        assert_eq!(beneath_built(one, None), beneath_built(one, None));
+        let told = difference(&beneath_built(one, None), &beneath_built(two, None)).unwrap();
+        assert!(told.starts_with("files that were built changed"), "{told}");
+        assert_ne!(
+            beneath_built(one, Some(two)).key(),
+            beneath_built(one, None).key()
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::build::{
-    OciMetadata, PinnedBase, Requested, RuntimeDefaults, Snapshotted, VmmIdentity,
+    OciHealthcheck, OciMetadata, PinnedBase, Requested, RuntimeDefaults, Snapshotted, VmmIdentity,
 };
 use domain::definition::{Definition, Readiness};
 use serde::Serialize;
@@ -13,19 +13,22 @@ use super::Job;
 use super::base::Base;
 use super::machine::CapturedMachine;
 use crate::artifact::{Artifact, Description, Machine, Runtime};
-use crate::image::ImageConfig;
+use crate::image::{Healthcheck, ImageConfig};
 use crate::layers::Layer;
 use crate::native::step::Ambient;
 use crate::services::Services;
 
 /// What steps on a base, and machines of a template on it, start with unless the definition says
 /// otherwise. A base template gives its environment, user and folder; not its start command and
-/// probe, which belong to what runs in its own machine, and not what only its steps saw.
+/// probe, which belong to what runs in its own machine, and not what only its steps saw. An image gives
+/// a start command and a probe if the Dockerfile that is built says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Defaults {
     env: BTreeMap<String, String>,
     user: String,
     workdir: String,
+    start_cmd: Option<String>,
+    readiness: Option<Readiness>,
 }
 
 impl Defaults {
@@ -41,7 +44,23 @@ impl Defaults {
             env,
             user: or(Some(&image.user), "root"),
             workdir: or(Some(&image.working_dir), "/"),
+            start_cmd: None,
+            readiness: None,
         }
+    }
+
+    /// The same, where machines run a command by themselves, and when it counts as up.
+    pub(super) fn starting(self, start_cmd: Option<String>, readiness: Option<Readiness>) -> Self {
+        Self {
+            start_cmd,
+            readiness,
+            ..self
+        }
+    }
+
+    /// The folder in which commands start.
+    pub(super) fn workdir(&self) -> &str {
+        &self.workdir
     }
 
     /// What machines of a template start with.
@@ -50,6 +69,8 @@ impl Defaults {
             env: runtime.env.clone(),
             user: or(runtime.user.as_ref(), "root"),
             workdir: or(runtime.workdir.as_ref(), "/"),
+            start_cmd: None,
+            readiness: None,
         }
     }
 
@@ -98,12 +119,15 @@ pub(super) fn runtime(definition: &Definition, base: &Defaults) -> Settled {
     let given = &definition.runtime;
     let mut env = base.env.clone();
     env.extend(given.default_envs.clone());
+    let start_cmd = definition.start_cmd.as_ref().or(base.start_cmd.as_ref());
+    // What tells that a command is up means nothing where none runs.
+    let inherited = base.readiness.as_ref().filter(|_| start_cmd.is_some());
     Settled {
         env,
         user: or(given.default_user.as_ref(), &base.user),
         workdir: or(given.default_workdir.as_ref(), &base.workdir),
-        start_cmd: definition.start_cmd.clone(),
-        readiness: given.readiness.clone(),
+        start_cmd: start_cmd.cloned(),
+        readiness: given.readiness.as_ref().or(inherited).cloned(),
     }
 }
 
@@ -131,7 +155,7 @@ pub(super) fn description(
 ) -> Description {
     Description {
         created_at: services.clock.now(),
-        base: Some(base.resolved.clone()),
+        base: base.resolved.clone(),
         machine: Machine {
             vcpus: captured.spec.vcpus,
             memory_mib: captured.spec.memory_mib.into(),
@@ -158,11 +182,31 @@ pub(super) fn oci_metadata(image: &ImageConfig) -> OciMetadata {
         labels: image.labels.clone(),
         exposed_ports: image.exposed_ports.iter().cloned().collect(),
         volumes: image.volumes.iter().cloned().collect(),
+        healthcheck: image.healthcheck.as_ref().map(healthcheck),
+    }
+}
+
+fn healthcheck(check: &Healthcheck) -> OciHealthcheck {
+    // Nothing and less stand for "not said".
+    let said = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);
+    OciHealthcheck {
+        test: check.test.clone(),
+        interval_ns: said(check.interval_ns),
+        timeout_ns: said(check.timeout_ns),
+        start_period_ns: said(check.start_period_ns),
+        retries: said(check.retries),
+        mapped_readiness: None,
     }
 }
 
 /// The successful end of a build, as the log keeps it: names of variables, never their values.
-pub(super) fn snapshotted(job: &Job, artifact: &Artifact, reused: bool) -> Box<Snapshotted> {
+/// `own_env_keys` are those of a Dockerfile.
+pub(super) fn snapshotted(
+    job: &Job,
+    artifact: &Artifact,
+    own_env_keys: &[String],
+    reused: bool,
+) -> Box<Snapshotted> {
     let manifest = &artifact.manifest;
     Box::new(Snapshotted {
         artifact: artifact.id().clone(),
@@ -172,7 +216,7 @@ pub(super) fn snapshotted(job: &Job, artifact: &Artifact, reused: bool) -> Box<S
         vmm: manifest.vmm.clone(),
         restore_check: manifest.restore_check,
         runtime: RuntimeDefaults {
-            env_keys: env_keys(&job.requested),
+            env_keys: env_keys(&job.requested, own_env_keys),
             start_cmd: manifest.runtime.start_cmd.clone(),
             user: manifest.runtime.user.clone(),
             workdir: manifest.runtime.workdir.clone(),
@@ -183,21 +227,21 @@ pub(super) fn snapshotted(job: &Job, artifact: &Artifact, reused: bool) -> Box<S
     })
 }
 
-/// The names of the variables that the template sets, or its base template did. What an image sets
-/// for itself is left out.
-fn env_keys(requested: &Requested) -> Vec<String> {
+/// The names of the variables that the template sets, or its base template or its Dockerfile did. What an
+/// image sets for itself is left out.
+fn env_keys(requested: &Requested, of_dockerfile: &[String]) -> Vec<String> {
     let inherited: &[String] = match &requested.base {
         Some(PinnedBase::Template(template)) => &template.env_keys,
         Some(PinnedBase::Builtin { .. }) | None => &[],
     };
     let own = requested.definition.runtime.default_envs.keys();
-    let keys: BTreeSet<&String> = inherited.iter().chain(own).collect();
+    let keys: BTreeSet<&String> = inherited.iter().chain(of_dockerfile).chain(own).collect();
     keys.into_iter().cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::definition::{BuildConfig, RuntimeConfig, Source};
+    use domain::definition::{BuildConfig, ProbeSchedule, RuntimeConfig, Source};
 
     use super::*;
 
@@ -267,6 +311,35 @@ mod tests {
     }
 
     #[test]
+    fn a_dockerfile_s_command_and_check_are_used_unless_the_definition_says_otherwise() {
+        let probe = |port| Readiness::Tcp {
+            port,
+            schedule: ProbeSchedule::default(),
+        };
+        let image = Defaults::of_image(&ImageConfig::default());
+        let base = image
+            .clone()
+            .starting(Some("serve".to_owned()), Some(probe(1)));
+        let inherited = runtime(&definition(RuntimeConfig::default()), &base);
+        assert_eq!(inherited.start_cmd.as_deref(), Some("serve"));
+        assert_eq!(inherited.readiness, Some(probe(1)));
+
+        let given = RuntimeConfig {
+            readiness: Some(probe(2)),
+            ..RuntimeConfig::default()
+        };
+        let mut own = definition(given);
+        own.start_cmd = Some("own".to_owned());
+        let own = runtime(&own, &base);
+        assert_eq!(own.start_cmd.as_deref(), Some("own"));
+        assert_eq!(own.readiness, Some(probe(2)));
+
+        let idle = image.starting(None, Some(probe(1)));
+        let idle = runtime(&definition(RuntimeConfig::default()), &idle);
+        assert_eq!((idle.start_cmd, idle.readiness), (None, None));
+    }
+
+    #[test]
     fn steps_start_from_the_base_with_the_build_environment_over_it() {
         let build = env(&[("FROM", "build"), ("ONLY_BUILD", "child")]);
         let ambient = parent().ambient(&build);
@@ -290,6 +363,8 @@ mod tests {
             env: env(&[("A", "b=c")]),
             user: "root".to_owned(),
             workdir: "/".to_owned(),
+            start_cmd: None,
+            readiness: None,
         };
         assert_eq!(Defaults::of_image(&image), expected);
     }

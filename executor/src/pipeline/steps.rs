@@ -1,57 +1,44 @@
 //! The steps of a declarative template: planned from what decides them, carried out by the native
 //! builder, told to the log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::Digest;
 use domain::build::{
     CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, Event, LogStream, Phase,
     StepFinished, StepStarted,
 };
-use domain::definition::{ContextManifest, Source};
+use domain::definition::{ContextManifest, Step};
 use domain::digest::Hasher;
 use domain::failure::{Failure, FailureReason};
 
 use super::base::Base;
+use super::base::template::chain_digest;
 use super::{Attempt, Interruption, failures};
+use crate::layers::Layer;
 use crate::limits::output::OutputLimits;
 use crate::native::builder::{
     BuildFailure, Built, NativeBuilder, Purpose, StepError, StepEvent, StepObserver, StepResources,
 };
 use crate::native::container::{OutputStream, StepNetwork};
 use crate::native::key::{Inputs, Plan, PlannedStep};
-use crate::native::step::Action;
+use crate::native::step::{Action, Ambient};
 use crate::output::lines::LineAssembler;
 use crate::report::{ReportError, Reporter};
 
 impl Attempt<'_> {
     /// What the steps will do, and under which keys; nothing is run.
-    pub(super) async fn plan_steps(&self, base: &Base) -> Result<Plan, Interruption> {
-        let definition = &self.job.requested.definition;
-        let Source::Declarative {
-            steps, build_envs, ..
-        } = &definition.source
-        else {
-            let message = "This worker builds no Dockerfiles.";
-            return Err(Failure::new(FailureReason::DockerfileInvalid, message).into());
-        };
+    pub(super) async fn plan_steps(
+        &self,
+        base: &Base,
+        steps: &[Step],
+        build_envs: &BTreeMap<String, String>,
+    ) -> Result<Plan, Interruption> {
         let context = self.context().await?;
-        let inputs = Inputs {
-            base: base.key,
-            steps,
-            ambient: base.defaults.ambient(build_envs),
-            context: context.as_ref(),
-            network: if definition.config.internet_access {
-                StepNetwork::Internet
-            } else {
-                StepNetwork::None
-            },
-            skip_cache: definition.skip_cache,
-            // Of the build: a second attempt finds what the first one made.
-            nonce: Hasher::new("nonce/v1")
-                .field(self.job.build.as_str())
-                .finish(),
-        };
+        let ambient = base.defaults.ambient(build_envs);
+        let inputs = self.inputs(base.key, ambient, steps, context.as_ref());
         let planned = Plan::new(&inputs).map_err(|error| {
             let mut failure =
                 Failure::new(FailureReason::StepFailed, domain::causes::chain(&error));
@@ -63,8 +50,35 @@ impl Attempt<'_> {
         Ok(planned)
     }
 
+    /// What a plan of `steps` on files that are known by `base` is made of.
+    pub(super) fn inputs<'a>(
+        &self,
+        base: Digest,
+        ambient: Ambient,
+        steps: &'a [Step],
+        context: Option<&'a ContextManifest>,
+    ) -> Inputs<'a> {
+        let definition = &self.job.requested.definition;
+        Inputs {
+            base,
+            steps,
+            ambient,
+            context,
+            network: if definition.config.internet_access {
+                StepNetwork::Internet
+            } else {
+                StepNetwork::None
+            },
+            skip_cache: definition.skip_cache,
+            // Of the build: a second attempt finds what the first one made.
+            nonce: Hasher::new("nonce/v1")
+                .field(self.job.build.as_str())
+                .finish(),
+        }
+    }
+
     /// The listing of the build's context, from the blob store.
-    async fn context(&self) -> Result<Option<ContextManifest>, Interruption> {
+    pub(super) async fn context(&self) -> Result<Option<ContextManifest>, Interruption> {
         let Some(context) = &self.job.requested.definition.context else {
             return Ok(None);
         };
@@ -90,6 +104,49 @@ impl Attempt<'_> {
         let layers = self.base_layers(base).await?;
         self.go_on()?;
         let phase = self.reporter.begin(Phase::Step).await?;
+        let mut observer = Observer::new(self.reporter.clone(), self.services.limits.output);
+        let built = match self.carry_out(plan, layers, &mut observer).await {
+            Ok(built) => built,
+            Err(failure) => {
+                observer.end_lines().await?;
+                return Err(interruption(failure));
+            }
+        };
+        self.reporter.end(phase).await?;
+        Ok(built)
+    }
+
+    /// Makes folders on top of layers, without a word of the log; the layers with them.
+    pub(super) async fn make_folders(
+        &self,
+        layers: Vec<Layer>,
+        folders: &[String],
+    ) -> Result<Vec<Layer>, Interruption> {
+        let steps: Vec<Step> = folders
+            .iter()
+            .map(|path| Step::MakeDir {
+                path: path.clone(),
+                mode: None,
+            })
+            .collect();
+        let keys: Vec<Digest> = layers.iter().map(|layer| *layer.key()).collect();
+        let ambient = Ambient {
+            env: BTreeMap::new(),
+            user: "root".to_owned(),
+            workdir: "/".to_owned(),
+        };
+        let inputs = self.inputs(chain_digest(&keys), ambient, &steps, None);
+        let plan = Plan::new(&inputs).map_err(|error| failures::internal(&error))?;
+        let made = self.carry_out(&plan, layers, &mut Silent).await;
+        made.map(|built| built.layers).map_err(interruption)
+    }
+
+    async fn carry_out<O: StepObserver>(
+        &self,
+        plan: &Plan,
+        layers: Vec<Layer>,
+        observer: &mut O,
+    ) -> Result<Built, BuildFailure<O::Error>> {
         let services = self.services;
         let blobs = services.blobs.clone();
         let builder = NativeBuilder {
@@ -105,26 +162,31 @@ impl Attempt<'_> {
             vcpus: config.vcpus,
             deadline: Duration::from_secs(limits.step_seconds_max),
         };
-        let mut observer = Observer::new(self.reporter.clone(), services.limits.output);
-        let built = builder
-            .build(
-                plan,
-                layers,
-                &self.purpose(),
-                resources,
-                &mut observer,
-                &self.stop,
-            )
-            .await;
-        let built = match built {
-            Ok(built) => built,
-            Err(failure) => {
-                observer.end_lines().await?;
-                return Err(interruption(failure));
-            }
-        };
-        self.reporter.end(phase).await?;
-        Ok(built)
+        let purpose = self.purpose();
+        let stop = &self.stop;
+        builder
+            .build(plan, layers, &purpose, resources, observer, stop)
+            .await
+    }
+}
+
+/// Tells nobody of steps that are none of the user's.
+struct Silent;
+
+impl StepObserver for Silent {
+    type Error = ReportError;
+
+    async fn event(&mut self, _: &PlannedStep, _: StepEvent) -> Result<(), ReportError> {
+        Ok(())
+    }
+
+    async fn output(
+        &mut self,
+        _: &PlannedStep,
+        _: OutputStream,
+        _: &[u8],
+    ) -> Result<(), ReportError> {
+        Ok(())
     }
 }
 
@@ -332,9 +394,6 @@ fn step_failure(index: u32, total: u32, title: &str, error: StepError) -> Failur
 mod tests {
     use super::*;
     use crate::limits::worker::WorkerLimits;
-    use crate::native::step::Ambient;
-    use domain::Digest;
-    use domain::definition::Step;
 
     fn plan(steps: &[Step]) -> Plan {
         let inputs = Inputs {

@@ -145,14 +145,14 @@ fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// The ranges of a file that are not holes, in order. A file system that knows no holes reports
 /// one range.
-struct DataRanges<'a> {
+pub(crate) struct DataRanges<'a> {
     file: &'a File,
     length: u64,
     at: u64,
 }
 
 impl<'a> DataRanges<'a> {
-    fn new(file: &'a File, length: u64) -> Self {
+    pub(crate) fn new(file: &'a File, length: u64) -> Self {
         Self {
             file,
             length,

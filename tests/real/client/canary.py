@@ -25,7 +25,7 @@ WIRE = os.environ.get("NULLSPACE_TEST_WIRE", "")
 MOUNT = "--mount=type=secret,id=token,required=true"
 MOUNTS = f"{MOUNT} --mount=type=secret,id=key.pem"
 # The smallest machine that Debian boots in.
-SIZE = {"vcpus": 1, "memory_mib": 256}
+SIZE = {"cpu_count": 1, "memory_mb": 256}
 
 
 class Tee(httpx.SyncByteStream):

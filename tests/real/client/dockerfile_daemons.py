@@ -16,7 +16,7 @@ IMAGE = os.environ.get("NULLSPACE_TEST_PRIVATE_IMAGE", "")
 USER = os.environ.get("NULLSPACE_TEST_PRIVATE_USER", "")
 PASSWORD = os.environ.get("NULLSPACE_TEST_PRIVATE_PASSWORD", "")
 
-SIZE = {"vcpus": 1, "memory_mib": 256}
+SIZE = {"cpu_count": 1, "memory_mb": 256}
 # The suite looks for the process of this step.
 STEP = "RUN echo begun && sleep 7.31 && echo over"
 

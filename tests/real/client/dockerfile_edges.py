@@ -12,7 +12,7 @@ from nullspace.types import TemplateBuildLogKind, TemplateBuildStatus
 from common import Entries, build, equal, holds, http, is_error, is_whole_log, main, raises, unique
 
 # The smallest machine that Debian boots in.
-SIZE = {"vcpus": 1, "memory_mib": 256}
+SIZE = {"cpu_count": 1, "memory_mb": 256}
 READY = TemplateBuildStatus.READY
 
 

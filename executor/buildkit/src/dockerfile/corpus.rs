@@ -52,13 +52,13 @@ fn case(written: &'static str) -> Case {
     let mut build_args = BTreeMap::new();
     let mut target = None;
     for line in head {
-        match line.split_once(' ').expect("a setting has a value") {
-            ("arg", arg) => {
-                let (name, value) = arg.split_once('=').expect("an argument has a value");
-                build_args.insert(name.to_owned(), value.to_owned());
-            }
-            ("target", stage) => target = Some(stage),
-            (other, _) => panic!("{name}: no setting is named {other}"),
+        let (setting, value) = line.split_once(' ').expect("a setting has a value");
+        if setting == "target" {
+            target = Some(value);
+        } else {
+            assert_eq!(setting, "arg", "{name}");
+            let (arg, value) = value.split_once('=').expect("an argument has a value");
+            build_args.insert(arg.to_owned(), value.to_owned());
         }
     }
     let marks = [

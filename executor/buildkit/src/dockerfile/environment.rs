@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::instruction::{Instruction, Keyword, split_blank};
 use super::mount::Mount;
+use super::outline::Globals;
 use super::problem::{DockerfileProblem, ProblemKind, quoted};
-use super::stage::{Globals, Stage, StageBase};
+use super::stage::{Stage, StageBase};
 use super::words::{Budget, Expanded, Variable, Variables, Word, expand};
 use super::{Argument, RemoteSource, SecretMount};
 
@@ -112,7 +113,20 @@ impl<'a> Walk<'a> {
             Keyword::Env => self.env(instruction, stage),
             Keyword::Run => self.run(instruction, stage),
             Keyword::Add => self.add(instruction, stage),
-            _ => Ok(()),
+            Keyword::Cmd
+            | Keyword::Copy
+            | Keyword::Entrypoint
+            | Keyword::Expose
+            | Keyword::From
+            | Keyword::Healthcheck
+            | Keyword::Label
+            | Keyword::Maintainer
+            | Keyword::Onbuild
+            | Keyword::Shell
+            | Keyword::StopSignal
+            | Keyword::User
+            | Keyword::Volume
+            | Keyword::Workdir => Ok(()),
         }
     }
 
@@ -238,12 +252,13 @@ pub(super) fn dated(stage: &Stage, index: usize) -> Vec<RemoteSource> {
         .flat_map(|add| sources(add).into_iter().map(|word| (add.line, word)))
         .map(|(line, word)| {
             let written = word.to_owned();
-            let source = match word.contains('$') {
-                true => Word::Unknown {
+            let source = if word.contains('$') {
+                Word::Unknown {
                     variable: written.clone(),
                     written,
-                },
-                false => Word::Known(written),
+                }
+            } else {
+                Word::Known(written)
             };
             RemoteSource {
                 source,
@@ -271,7 +286,7 @@ fn is_remote(source: &str) -> bool {
         return match scheme.to_ascii_lowercase().as_str() {
             "git" | "ssh" => true,
             // In capitals, only that of a repository is one.
-            "http" | "https" => path.ends_with(".git"),
+            "http" | "https" => path.strip_suffix(".git").is_some(),
             _ => false,
         };
     }

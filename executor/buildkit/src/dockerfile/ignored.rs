@@ -48,7 +48,22 @@ fn of_stage(stage: &Stage, is_last: bool) -> Vec<IgnoredInstruction> {
                 "the same instruction comes again in this stage, and the last one counts; remove \
                  this one"
             }
-            _ => return None,
+            Keyword::Add
+            | Keyword::Arg
+            | Keyword::Cmd
+            | Keyword::Copy
+            | Keyword::Entrypoint
+            | Keyword::Env
+            | Keyword::Expose
+            | Keyword::From
+            | Keyword::Healthcheck
+            | Keyword::Label
+            | Keyword::Onbuild
+            | Keyword::Run
+            | Keyword::Shell
+            | Keyword::User
+            | Keyword::Volume
+            | Keyword::Workdir => return None,
         };
         Some(IgnoredInstruction {
             line: instruction.line,

@@ -265,3 +265,60 @@ fn string(raw: &str) -> Option<String> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     Some(serde_json::from_str(raw).unwrap_or_else(|_| inner.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Instruction {
+        Instruction::parse(text, '\\', 1).unwrap()
+    }
+
+    #[test]
+    fn every_keyword_is_known_in_any_case() {
+        for keyword in Keyword::ALL {
+            let word = keyword.as_str();
+            assert_eq!(Keyword::of(word), Some(keyword));
+            assert_eq!(Keyword::of(&word.to_ascii_lowercase()), Some(keyword));
+        }
+        // One character for one: the capital letter i with a dot becomes i, the sign of kelvin k.
+        assert_eq!(Keyword::of("WOR\u{212a}D\u{130}R"), Some(Keyword::Workdir));
+        assert_eq!(Keyword::of("COPYY"), None);
+    }
+
+    #[test]
+    fn what_looks_like_a_list_of_strings_is_one() {
+        let list = |words: &[&str]| Form::Json(words.iter().map(ToString::to_string).collect());
+        let cases = [
+            ("RUN [\"a\", \"b c\"]", list(&["a", "b c"])),
+            ("CMD []", list(&[])),
+            ("COPY [\"a\\u0062\", \"c\"]", list(&["ab", "c"])),
+            ("RUN [\"a\",]", Form::Shell),
+            ("RUN [\"a\"] b", Form::Shell),
+            ("RUN ['a']", Form::Shell),
+            ("RUN [ 1 = 1 ]", Form::Shell),
+            ("RUN [1e999]", Form::Shell),
+            ("RUN [\"a\tb\"]", Form::Shell),
+            ("ENV [\"a\"]", Form::Shell),
+            ("HEALTHCHECK --retries=1 CMD [\"a\"]", list(&["a"])),
+            ("HEALTHCHECK CMD a", Form::Shell),
+            ("HEALTHCHECK NONE", Form::Shell),
+        ];
+        for (text, form) in cases {
+            assert_eq!(parse(text).form, form, "{text}");
+        }
+        for text in ["RUN [\"a\", 1]", "RUN [null]", "CMD [[\"a\"]]"] {
+            let problem = Instruction::parse(text, '\\', 1).unwrap_err();
+            assert_eq!(problem, ProblemKind::ListOfOthers, "{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_what_comes_after_the_flags() {
+        let run = parse(" \tRUN  --mount=a --mount=\"b c\"\td  e ");
+        assert_eq!(run.arguments, "d  e");
+        assert_eq!(run.flag("mount").collect::<Vec<_>>(), ["a", "b c"]);
+        assert_eq!(run.words(), ["d", "e"]);
+        assert_eq!(parse("COPY [\"a b\", \"c\"]").words(), ["a b", "c"]);
+    }
+}

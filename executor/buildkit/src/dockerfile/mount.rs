@@ -1,5 +1,6 @@
 //! `RUN --mount=…`.
 
+use super::instruction::lower;
 use super::problem::{ProblemKind, quoted};
 use super::words::{Expanded, Word};
 
@@ -23,8 +24,8 @@ impl Mount {
         let fields: Vec<_> = fields
             .into_iter()
             .map(|field| match field.split_once('=') {
-                Some((name, value)) => (super::instruction::lower(name), Some(value.to_owned())),
-                None => (super::instruction::lower(&field), None),
+                Some((name, value)) => (lower(name), Some(value.to_owned())),
+                None => (lower(&field), None),
             })
             .collect();
         let mount = Self { fields };
@@ -76,7 +77,7 @@ impl Mount {
             }
         }
         match kind {
-            Word::Known(kind) if super::instruction::lower(&kind) != "secret" => return Ok(None),
+            Word::Known(kind) if lower(&kind) != "secret" => return Ok(None),
             Word::Known(_) => {}
             unknown @ Word::Unknown { .. } => {
                 return Ok(Some(Secret {
@@ -121,16 +122,15 @@ fn fields(line: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_field(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (field, after) = rest.split_at(end);
-                (
-                    Some(field).filter(|field| !field.contains('"'))?.to_owned(),
-                    after,
-                )
+        let (field, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            quoted_field(quoted)?
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            let (field, after) = rest.split_at(end);
+            if field.contains('"') {
+                return None;
             }
+            (field.to_owned(), after)
         };
         fields.push(field);
         match after.strip_prefix(',') {
@@ -153,5 +153,65 @@ fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
             }
             None => return Some((field, after)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_separated_by_commas_outside_of_quotes() {
+        let cases: [(&str, Option<&[&str]>); 9] = [
+            ("a=b,c", Some(&["a=b", "c"])),
+            ("a,", Some(&["a", ""])),
+            (",", Some(&["", ""])),
+            ("\"a,b\",c", Some(&["a,b", "c"])),
+            ("\"a\"\"b\"", Some(&["a\"b"])),
+            ("\"\"", Some(&[""])),
+            ("\"a\"b", None),
+            ("a\"b\"", None),
+            ("", None),
+        ];
+        for (line, expected) in cases {
+            let expected =
+                expected.map(|fields| fields.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(fields(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_secret_is_its_source_its_id_or_the_last_part_of_its_target() {
+        let cases = [
+            ("type=secret,id=a,target=/b", Some("a")),
+            ("type=secret,source=a,id=b", Some("a")),
+            ("type=secret,src=a", Some("a")),
+            ("type=secret,id=,target=/a/b//", Some("b")),
+            ("type=secret,dst=/", Some("/")),
+            ("type=secret", Some(".")),
+            ("id=a", None),
+            ("type=cache,id=a", None),
+            ("type=secret,type=bind,id=a", None),
+            ("Type=SECRET,id=a,id=b", Some("b")),
+        ];
+        for (written, id) in cases {
+            let mount = Mount::parse(written).unwrap();
+            let plain = |word: &str| {
+                Ok(Expanded {
+                    word: Word::Known(word.to_owned()),
+                    unset: Vec::new(),
+                })
+            };
+            let secret = mount.secret(plain).unwrap();
+            let found = secret.as_ref().and_then(|secret| secret.id.known());
+            assert_eq!(found, id, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_dollar_at_the_end_of_a_name_is_no_variable() {
+        assert_eq!(Mount::parse("from=a$").unwrap().from(), Some("a$"));
+        assert!(Mount::parse("from=$a").is_err());
+        assert!(Mount::parse("from=$a,from=b").is_err());
     }
 }

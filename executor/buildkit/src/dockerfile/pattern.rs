@@ -56,10 +56,10 @@ impl Pattern {
             let mut next_here: Option<usize> = None;
             for place in (0..=value.len()).rev() {
                 let char = value.get(place).copied();
-                let step = after.get(place + 1).copied().flatten();
+                let beyond = after.get(place + 1).copied().flatten();
                 let end = match piece {
-                    Piece::Exactly(expected) => step.filter(|_| char == Some(*expected)),
-                    Piece::Any => step.filter(|_| char.is_some_and(|char| char != '\n')),
+                    Piece::Exactly(expected) => beyond.filter(|_| char == Some(*expected)),
+                    Piece::Any => beyond.filter(|_| char.is_some_and(|char| char != '\n')),
                     Piece::Run => {
                         let stop = after.get(place).copied().flatten();
                         let go_on = next_here.filter(|_| char.is_some_and(|char| char != '\n'));
@@ -118,4 +118,99 @@ pub(super) fn replaced(pattern: &Pattern, value: &[char], replacement: &str, all
     }
     text.extend(value.iter().skip(copied));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text)
+            .ok()
+            .unwrap_or_else(|| panic!("{text} is no pattern"))
+    }
+
+    fn chars(text: &str) -> Vec<char> {
+        text.chars().collect()
+    }
+
+    #[test]
+    fn a_beginning_is_taken_away_as_short_or_as_long_as_can_be() {
+        let cases = [
+            ("a*b", "axbxbx", "xbx", "x"),
+            ("*", "abc", "abc", ""),
+            ("?b", "abc", "c", "c"),
+            ("b", "abc", "abc", "abc"),
+            ("", "abc", "abc", "abc"),
+            ("\\*a", "*abc", "bc", "bc"),
+            ("*b", "a\nb", "a\nb", "a\nb"),
+            ("a?c", "a\nc", "a\nc", "a\nc"),
+            ("é*", "éa", "a", ""),
+        ];
+        for (text, value, short, long) in cases {
+            let pattern = pattern(text);
+            assert_eq!(
+                without_prefix(&pattern, &chars(value), false),
+                short,
+                "{text}"
+            );
+            assert_eq!(
+                without_prefix(&pattern, &chars(value), true),
+                long,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_end_is_taken_away_as_short_or_as_long_as_can_be() {
+        let cases = [
+            ("b*", "abxbx", "abx", "a"),
+            ("b?", "abc", "a", "a"),
+            ("\\?", "ab?", "ab", "ab"),
+            ("a", "abc", "abc", "abc"),
+        ];
+        for (text, value, short, long) in cases {
+            assert_eq!(
+                without_suffix(pattern(text), &chars(value), false),
+                short,
+                "{text}"
+            );
+            assert_eq!(
+                without_suffix(pattern(text), &chars(value), true),
+                long,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_match_is_replaced_or_every_one() {
+        let cases = [
+            ("b", "abcb", "axcb", "axcx"),
+            ("b*", "abcb", "ax", "ax"),
+            ("", "ab", "xab", "xaxbx"),
+            ("*", "ab", "x", "x"),
+            ("c", "ab", "ab", "ab"),
+            ("\\}", "a}", "ax", "ax"),
+            ("a?", "aaaa", "xaa", "xx"),
+            ("", "", "x", "x"),
+        ];
+        for (text, value, first, all) in cases {
+            let pattern = pattern(text);
+            assert_eq!(
+                replaced(&pattern, &chars(value), "x", false),
+                first,
+                "{text}"
+            );
+            assert_eq!(replaced(&pattern, &chars(value), "x", true), all, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_means_something_can_be_escaped() {
+        for text in ["\\a", "\\", "a\\"] {
+            assert!(Pattern::new(text).is_err(), "{text}");
+        }
+    }
 }

@@ -160,3 +160,177 @@ fn heredoc(word: &str, budget: &mut Budget) -> Result<Option<Heredoc>, ProblemKi
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `A` is `a`, `E` is empty, `P` is a path, `U` is not known; others have no value.
+    struct Some;
+
+    impl Variables for Some {
+        fn look_up(&self, name: &str) -> (Variable<'_>, usize) {
+            let variable = match name {
+                "A" => Variable::Set("a"),
+                "E" => Variable::Set(""),
+                "P" => Variable::Set("/x/y.tar.gz"),
+                "U" => Variable::Unknown,
+                _ => Variable::Unset,
+            };
+            (variable, 1)
+        }
+    }
+
+    /// The text, `? VARIABLE` if it is unknown, `! why` if there is none.
+    fn expanded(word: &str, escape: char) -> String {
+        match expand(word, escape, &Some, &mut Budget(10_000)) {
+            Ok(Expanded {
+                word: Word::Known(text),
+                ..
+            }) => text,
+            Ok(Expanded {
+                word: Word::Unknown { variable, .. },
+                ..
+            }) => format!("? {variable}"),
+            Err(problem) => format!("! {problem}"),
+        }
+    }
+
+    #[test]
+    fn variables_quotes_and_escapes_are_replaced() {
+        let cases = [
+            ("$A", "a"),
+            ("${A}b$A", "aba"),
+            ("$Ab", ""),
+            ("$", "$"),
+            ("a$/b", "a$/b"),
+            ("$$A", "A"),
+            ("$1x", "x"),
+            ("$12", ""),
+            ("$?x", "x"),
+            ("\\$A", "$A"),
+            ("'$A'", "$A"),
+            ("\"$A\"", "a"),
+            ("\"\\$A\\n\\\"\"", "$A\\n\""),
+            ("a\\b\\\\c\\", "ab\\c"),
+            ("'a\\'", "a\\"),
+            ("a\"b c\"'d  e'", "ab cd  e"),
+            ("\u{feff}a", "a"),
+            ("a\u{feff}", "a\u{feff}"),
+            ("<<$A", "<<a"),
+            ("${N:-$A}", "a"),
+            ("${N:-'$A'}", "$A"),
+            ("${N:-\\}}", "}"),
+            ("${E-x}${E:-y}${E+z}${E:+no}", "yz"),
+            ("${N:-${N:-${A}}}", "a"),
+            ("${P#*/}", "x/y.tar.gz"),
+            ("${P##*/}", "y.tar.gz"),
+            ("${P%.*}", "/x/y.tar"),
+            ("${P%%.*}", "/x/y"),
+            ("${P#\\/x}", "/y.tar.gz"),
+            ("${P#'/'x\"/\"}", "y.tar.gz"),
+            ("${P/\\/x/z}", "z/y.tar.gz"),
+            ("${P//r/R}", "/x/y.taR.gz"),
+            ("${N#x}${N/a/b}", ""),
+            ("${A:?}${E?}", "a"),
+        ];
+        for (word, expected) in cases {
+            assert_eq!(expanded(word, '\\'), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_backtick_escapes_if_it_is_the_escape_character() {
+        assert_eq!(expanded("`$A\\$A`` \"`$A`b\"", '`'), "$A\\a` $A`b");
+    }
+
+    #[test]
+    fn what_hangs_on_an_unknown_variable_is_unknown() {
+        for word in [
+            "$U", "${U:-a}", "${U+a}", "${U?}", "${U#a}", "${U/a/b}", "${N:-$U}", "\"$U\"",
+        ] {
+            assert_eq!(expanded(word, '\\'), "? U", "{word}");
+        }
+        assert_eq!(expanded("'$U'\\$U", '\\'), "$U$U");
+    }
+
+    #[test]
+    fn what_is_no_word_says_why() {
+        let cases = [
+            ("'a", "there is no closing '"),
+            ("\"a", "there is no closing \""),
+            ("${A", "the operator  is not supported"),
+            ("${", "not a substitution"),
+            ("${}", "not a substitution"),
+            ("${:-a}", "not a substitution"),
+            ("${A:-b", "there is no }"),
+            ("${A/b}", "there is no /"),
+            ("${A!}", "the operator ! is not supported"),
+            ("${A:#b}", "the operator # is not supported"),
+            ("${A#\\b}", "the pattern has an invalid escape"),
+            ("${N?}", "N: has no value"),
+            ("${E:?is needed}", "E: is needed"),
+        ];
+        for (word, reason) in cases {
+            assert_eq!(
+                expanded(word, '\\'),
+                format!("! {word}: {reason}"),
+                "{word}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_followed_to_the_end_is_not_guessed() {
+        let deep = "${N:-".repeat(40) + &"}".repeat(40);
+        let cases = [
+            "$é",
+            "$Aé",
+            "${A²}",
+            "${A//a/$N\\$1}",
+            "${A#\u{feff}}",
+            &deep,
+        ];
+        for word in cases {
+            let problem = expand(word, '\\', &Some, &mut Budget(10_000)).unwrap_err();
+            let given_up = matches!(problem, ProblemKind::NotUnderstood { .. });
+            assert!(given_up, "{word}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn the_work_is_bounded() {
+        let long = "${P//?/aaaaaaaaaa}".repeat(10);
+        let problem = expand(&long, '\\', &Some, &mut Budget(1_000)).unwrap_err();
+        assert_eq!(problem, ProblemKind::TooMuchExpansion);
+        expand(&long, '\\', &Some, &mut Budget(10_000)).unwrap();
+    }
+
+    #[test]
+    fn a_line_asks_for_the_here_documents_that_stand_outside_of_quotes() {
+        let cases: [(&str, &[&str]); 14] = [
+            ("RUN <<EOF", &["EOF"]),
+            ("RUN <<-EOF", &["-EOF"]),
+            ("RUN 3<<\"a b\" <<'c'd", &["a b", "cd"]),
+            ("RUN << \t EOF >x", &["EOF"]),
+            ("RUN <<$A", &["$A"]),
+            ("RUN <<${A:-b}", &[]),
+            ("RUN a<<b", &[]),
+            ("RUN <<<a", &[]),
+            ("RUN '<<a'", &[]),
+            ("RUN \\<<a", &[]),
+            ("RUN <<a <<\"b", &[]),
+            ("RUN <<", &[]),
+            ("RUN <<a\\\\", &["a\\"]),
+            ("RUN ${A:1} <<a", &["a"]),
+        ];
+        for (line, expected) in cases {
+            let found = heredocs(line, &mut Budget(10_000)).unwrap();
+            let names = found.into_iter().map(|found| {
+                let chomp = if found.chomp { "-" } else { "" };
+                format!("{chomp}{}", found.name)
+            });
+            assert_eq!(names.collect::<Vec<_>>(), expected, "{line}");
+        }
+    }
+}

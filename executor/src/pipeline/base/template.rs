@@ -40,7 +40,7 @@ pub(in super::super) fn layers_of(
 }
 
 /// What the files of a chain of layers are known by: templates of the same layers are the same base.
-fn chain_digest(layers: &[Digest]) -> Digest {
+pub(in super::super) fn chain_digest(layers: &[Digest]) -> Digest {
     Hasher::new("template-base/v1")
         .list(layers.iter().map(Digest::as_bytes))
         .finish()
@@ -67,13 +67,14 @@ impl Attempt<'_> {
         let manifest = &artifact.manifest;
         let digest = artifact.id().digest();
         Ok(Base {
-            resolved: BaseResolved {
+            resolved: Some(BaseResolved {
                 reference,
                 digest: digest.expect("the id of an artifact is its digest"),
-            },
+            }),
             key: chain_digest(&manifest.layers),
             defaults: Defaults::of_template(&manifest.runtime),
             oci: manifest.oci.clone(),
+            env_keys: Vec::new(),
             origin: Origin::Template {
                 layers,
                 _artifact: Box::new(artifact),

@@ -89,3 +89,37 @@ impl Flag {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_first_and_lose_their_quotes_and_escapes() {
+        let cases: [(&str, &[&str], &str); 12] = [
+            ("--a=b c --d", &["--a=b"], "c --d"),
+            ("--a --b=c", &["--a", "--b=c"], ""),
+            ("--a=\"b c\" d", &["--a=b c"], "d"),
+            ("--a='b\"c' d", &["--a=b\"c"], "d"),
+            ("--a=b\\ c\\\"d e", &["--a=b c\"d"], "e"),
+            ("--a=\"b\\\"c\" d", &["--a=b\"c"], "d"),
+            ("--a -- --b", &["--a"], "--b"),
+            ("--", &[], ""),
+            ("-a", &[], "-a"),
+            ("--a=\"b", &["--a=b"], ""),
+            ("--a\\", &["--a"], ""),
+            // BuildKit looks at bytes: the second of à is a blank to it.
+            ("--a=à b", &["--a=Ã"], "b"),
+        ];
+        for (text, flags, rest) in cases {
+            let flags = flags.iter().map(ToString::to_string).collect();
+            assert_eq!(split(text, '\\'), (flags, rest.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_backtick_escapes_if_it_is_the_escape_character() {
+        let expected = (vec!["--a=b c\\".to_owned()], "d".to_owned());
+        assert_eq!(split("--a=b` c\\ d", '`'), expected);
+    }
+}
