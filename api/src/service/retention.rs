@@ -117,6 +117,8 @@ async fn next(app: &App) -> Result<Next, ApiError> {
         .dispatcher
         .template(&template.id, app.operator(), command);
     match dispatched.await {
+        // Said before: the views are about to show it.
+        Ok(done) if done.appended.is_none() => Ok(Next::Nothing),
         Ok(done) => {
             app.shown(done.appended).await?;
             tracing::info!(
