@@ -23,8 +23,8 @@ use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
 use crate::store::{Row, Scan, ViewStore};
 use crate::testing::{
-    History, at, build_id, dump, grown, layer, name, owner, reference, request, slug, snapshot,
-    step_failure, tag, template_id, worker,
+    History, artifact, at, build_id, dump, grown, layer, name, owner, reference, request, slug,
+    snapshot, step_failure, tag, template_id, worker,
 };
 
 /// One thing that somebody tries. What the rules refuse does not happen.

@@ -218,7 +218,9 @@ impl CacheDesk {
                 BuildStatus::Building,
                 BuildStatus::Waiting,
             ] {
-                each_build(&views, status, |row| drop(ids.insert(row.build_id)))?;
+                each_build(&views, status, |row| {
+                    ids.insert(row.build_id);
+                })?;
             }
             Ok::<_, CacheError>(ids)
         };

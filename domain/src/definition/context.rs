@@ -107,7 +107,7 @@ const NAME_BYTES_MAX: usize = 255;
 impl ContextManifest {
     /// The contents of its files, each as often as it is listed.
     pub fn contents(&self) -> impl Iterator<Item = Digest> {
-        self.entries.iter().filter_map(|entry| match entry.kind {
+        self.entries().iter().filter_map(|entry| match entry.kind {
             ContextKind::Dir => None,
             ContextKind::File { digest, .. } => Some(digest),
         })
