@@ -165,7 +165,8 @@ def a_build_that_is_cancelled_shows_none() -> None:
     for entry in handle.logs(follow=True):
         if entry.message == "begun":
             handle.cancel(reason="enough")
-    equal(handle.get_status().status, TemplateBuildStatus.CANCELLED, "status")
+    handle.get_status()
+    equal(handle.status, TemplateBuildStatus.CANCELLED, "status")
     look_everywhere(handle.build_id)
 
 

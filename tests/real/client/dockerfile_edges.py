@@ -101,7 +101,7 @@ def privileges_are_refused() -> None:
 
 def a_secret_that_is_required_and_not_there() -> None:
     step = "RUN --mount=type=secret,id=token,required=true true"
-    fails(dockerfile(step), "secret_missing", "build_step", "token", "line 2")
+    fails(dockerfile(step), "secret_missing", "build_step", "token", "Line 2")
 
 
 def what_belongs_to_another_backend_is_refused_before_any_work() -> None:
@@ -141,13 +141,13 @@ def a_pipe_in_the_file_system_does_no_harm() -> None:
 
 def much_output_and_long_lines_are_taken_and_bounded() -> None:
     much = "yes 0123456789abcdef0123456789abcdef0123456789abcdef | head -c 200000000"
-    result, entries = is_ready(dockerfile(f"RUN {much}", "RUN head -c 1048576 /dev/zero | tr '\\0' y; echo; echo behind"))
+    result, entries = is_ready(dockerfile(f"RUN {much}", "RUN head -c 1048576 /dev/zero | tr '\\0' y", "RUN echo behind"))
     holds("behind" in texts(entries), "what comes behind a long line is told")
     longest = max(len(text.encode()) for text in texts(entries))
     holds(longest < 300_000, f"the longest entry has {longest} bytes")
     whole = sum(len(text.encode()) for text in texts(entries))
     holds(whole < 64 * 1024 * 1024, f"the log has {whole} bytes")
-    equal(TemplateBuild.connect(result.build_id).get_status().status, READY, "status")
+    equal(TemplateBuild.connect(result.build_id).status, READY, "status")
 
 
 if __name__ == "__main__":
