@@ -10,6 +10,7 @@ mod http;
 mod logging;
 mod overlay;
 mod registry;
+mod retention;
 mod vmm;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use http::Http;
 pub use logging::{Logging, LoggingFormat};
 pub use overlay::{SETTINGS, Setting, SettingKind};
 pub use registry::{Mirror, Registry};
+pub use retention::Retention;
 pub use vmm::{Accelerator, Vmm};
 
 use crate::limits::Limits;
@@ -50,6 +52,8 @@ pub struct Config {
     pub buildkit: Buildkit,
     /// The worker.
     pub executor: Executor,
+    /// How long what nobody points to is kept.
+    pub retention: Retention,
     /// The machines.
     pub vmm: Vmm,
 }
@@ -238,6 +242,7 @@ impl Config {
             }
         }
         self.builtins.check()?;
+        self.retention.check()?;
         self.buildkit.check()?;
         self.executor.check()
     }

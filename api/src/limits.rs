@@ -37,6 +37,8 @@ pub struct Limits {
     pub claim_count_max: usize,
     /// Seconds that such a name is kept.
     pub claim_secs: u64,
+    /// Builds of one owner that wait for a worker.
+    pub waiting_build_count_max: usize,
     /// Entries of one environment.
     pub env_count_max: usize,
     /// Bytes of a command: of a `run` step, the start command, a readiness command.
@@ -93,6 +95,7 @@ impl Default for Limits {
             template_tag_count_max: 1000,
             claim_count_max: 100,
             claim_secs: 15 * 60,
+            waiting_build_count_max: 200,
             env_count_max: 500,
             command_bytes_max: 64 * 1024,
             text_bytes_max: 8 * 1024,

@@ -1,6 +1,7 @@
 //! What the endpoints do, without HTTP.
 
 pub mod accept;
+pub mod admission;
 pub mod bases;
 pub mod cache;
 pub mod claims;
@@ -11,6 +12,7 @@ pub mod metrics;
 mod names;
 pub mod operator;
 pub mod present;
+pub mod retention;
 pub mod templates;
 pub mod uploads;
 
@@ -30,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::http::error::ApiError;
+use admission::Admission;
 use cache::CacheDesk;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
@@ -50,6 +53,8 @@ pub struct App {
     pub blobs: BlobStore,
     /// Who has sent which file.
     pub uploads: Uploads,
+    /// Who may have a further build wait.
+    pub admission: Admission,
     /// Secret values of builds that are not over.
     pub vault: Vault,
     /// What is kept to be used again.

@@ -34,12 +34,13 @@ pub use background::{Background, BackgroundError};
 
 use crate::config::{Config, ConfigError};
 use crate::http;
+use crate::service::admission::Admission;
 use crate::service::cache::CacheDesk;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
 use crate::service::uploads::Uploads;
-use crate::service::{App, ClockHandle};
+use crate::service::{App, ClockHandle, retention};
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +145,8 @@ impl Foundation {
             views: self.views.clone(),
             dispatcher: self.dispatcher.clone(),
             log: self.log.clone(),
+            clock: self.clock.clone(),
+            retention: self.config.retention.clone(),
             layer_bytes_max: limits.worker.layer_bytes_max,
         }
     }
@@ -236,6 +239,7 @@ impl Service {
         let app = Arc::new(app(foundation, worker_ready, cache).await?);
         follow_keys(&mut background, &app);
         follow_metrics(&mut background, &app);
+        follow_retention(&mut background, &app);
         let (address, servers) = listen(&app, &mut background)?;
         Ok(Self {
             app,
@@ -310,6 +314,7 @@ async fn app(
         metrics: metrics(&log, &views, &streams, streams_max),
         // The same table: its gate is one.
         uploads: desk.uploads.clone(),
+        admission: Admission::default(),
         desk,
         streams,
         open: TaskTracker::new(),
@@ -355,6 +360,19 @@ fn follow_keys(background: &mut Background, app: &Arc<App>) {
     );
     background.spawn("keys", async move {
         following.await;
+        Ok(())
+    });
+}
+
+fn follow_retention(background: &mut Background, app: &Arc<App>) {
+    let (files, stop) = (Arc::clone(app), background.first());
+    background.spawn("files", async move {
+        retention::collect_files(&files, &stop).await;
+        Ok(())
+    });
+    let (app, stop) = (Arc::clone(app), background.first());
+    background.spawn("retention", async move {
+        retention::follow(&app, &stop).await;
         Ok(())
     });
 }

@@ -5,6 +5,7 @@
 //! One process uses the folder.
 
 mod incoming;
+mod keeping;
 mod listing;
 
 use std::io::{self, Read};

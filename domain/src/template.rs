@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::BuildId;
+use crate::ids::{ArtifactId, BuildId};
 use crate::name::{Namespace, Tag, TemplateName};
 use crate::recorded::Version;
 
@@ -69,6 +69,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         build: Option<BuildId>,
     },
+    /// No tag has pointed to a build for long enough: its artifact may go.
+    ArtifactExpired {
+        /// The build, which no tag will point to any more.
+        build: BuildId,
+        /// What it made, or found made; other builds may still need it.
+        artifact: ArtifactId,
+    },
     /// The template is gone.
     Deleted {},
 }
@@ -82,6 +89,7 @@ impl Event {
             Self::VisibilityChanged { .. } => "VisibilityChanged",
             Self::TagsAssigned { .. } => "TagsAssigned",
             Self::TagRemoved { .. } => "TagRemoved",
+            Self::ArtifactExpired { .. } => "ArtifactExpired",
             Self::Deleted {} => "Deleted",
         }
     }
@@ -108,6 +116,8 @@ pub struct Live {
     visibility: Visibility,
     /// Tags that were removed, with the build that each of them pointed to then.
     removed: BTreeMap<Tag, BuildId>,
+    /// Builds whose artifacts have expired.
+    expired: BTreeSet<BuildId>,
 }
 
 impl Default for Template {
@@ -218,6 +228,16 @@ pub enum Command {
         /// The build that it was seen to point to.
         build: BuildId,
     },
+    /// Let the artifact of a build go to which no tag points.
+    ExpireArtifact {
+        /// The build.
+        build: BuildId,
+        /// What it made.
+        artifact: ArtifactId,
+        /// The version of the template's stream at which no tag pointed to the build. A build moves
+        /// tags to itself once, when it is ready; later only this stream does.
+        seen: Version,
+    },
     /// Delete it with all that belongs to it.
     Delete {
         /// The version of its stream that whoever wants it has seen.
@@ -243,6 +263,9 @@ pub enum Rejection {
     /// An assignment of nothing.
     #[error("at least one tag is needed")]
     NoTags,
+    /// The build's artifact has gone, or is about to.
+    #[error("the artifact of the build `{0}` has expired; build it again")]
+    Expired(BuildId),
     /// Somebody else was faster.
     #[error("the template has no tag `{0}`")]
     UnknownTag(Tag),
@@ -275,6 +298,9 @@ pub fn decide(state: &Template, command: Command) -> Result<Vec<Event>, Rejectio
         Command::SetVisibility { visibility } if live.visibility == visibility => Ok(Vec::new()),
         Command::SetVisibility { visibility } => Ok(vec![Event::VisibilityChanged { visibility }]),
         Command::AssignTags { tags, .. } if tags.is_empty() => Err(Rejection::NoTags),
+        Command::AssignTags { build, .. } if live.expired.contains(&build) => {
+            Err(Rejection::Expired(build))
+        }
         // Also if the tags point there: a build may have moved them in between, and that somebody
         // decided it is worth knowing.
         Command::AssignTags { tags, build } => Ok(vec![Event::TagsAssigned { tags, build }]),
@@ -287,6 +313,11 @@ pub fn decide(state: &Template, command: Command) -> Result<Vec<Event>, Rejectio
             let build = Some(build);
             Ok(vec![Event::TagRemoved { tag, build }])
         }
+        Command::ExpireArtifact { build, .. } if live.expired.contains(&build) => Ok(Vec::new()),
+        Command::ExpireArtifact { seen, .. } if seen != live.version => Err(Rejection::Changed),
+        Command::ExpireArtifact {
+            build, artifact, ..
+        } => Ok(vec![Event::ArtifactExpired { build, artifact }]),
         Command::Delete { seen } if seen != live.version => Err(Rejection::Changed),
         Command::Delete { .. } => Ok(vec![Event::Deleted {}]),
     }
@@ -344,6 +375,9 @@ pub fn evolve(state: Template, event: &Event) -> Template {
             Some(build) => drop(live.removed.insert(tag.clone(), build.clone())),
             None => drop(live.removed.remove(tag)),
         },
+        Event::ArtifactExpired { build, .. } => {
+            live.expired.insert(build.clone());
+        }
         Event::Deleted {} => return Template::Deleted,
     }
     Template::Live(live)

@@ -21,6 +21,8 @@ struct Open {
     /// Since when it has waited: a place in the log, so older requests come first.
     since: Position,
     attempt: Option<Taken>,
+    /// The place in line that its log told last, since it has waited.
+    told_place: Option<u32>,
 }
 
 /// An attempt that some worker has begun.
@@ -36,6 +38,13 @@ struct Taken {
 pub enum Action {
     /// Build it.
     Start(BuildId),
+    /// Record at which place in its owner's line it waits.
+    Queue {
+        /// The build.
+        build: BuildId,
+        /// The place, from 1.
+        place: u32,
+    },
     /// Stop building it.
     Stop(BuildId),
     /// Record that the worker that had it is gone, and with it what it had in memory.
@@ -71,6 +80,10 @@ pub struct Hands<'a> {
     pub secrets: &'a BTreeSet<BuildId>,
     /// How many builds it may build at once.
     pub concurrent_builds_max: usize,
+    /// How many of one owner.
+    pub owner_concurrent_builds_max: usize,
+    /// How many places in line are recorded in one go; what is recorded wakes the worker again.
+    pub told_places_max: usize,
 }
 
 impl Known {
@@ -91,8 +104,14 @@ impl Known {
                         || !requested.registry_auth.is_empty(),
                     since: recorded.position,
                     attempt: None,
+                    told_place: None,
                 };
                 self.open.insert(id.clone(), open);
+            }
+            Event::Queued(queued) => {
+                if let Some(open) = self.open.get_mut(id) {
+                    open.told_place = Some(queued.place);
+                }
             }
             Event::Started(started) => {
                 if let Some(open) = self.open.get_mut(id) {
@@ -106,6 +125,7 @@ impl Known {
             Event::RetryScheduled(_) => {
                 if let Some(open) = self.open.get_mut(id) {
                     open.attempt = None;
+                    open.told_place = None;
                 }
             }
             Event::CancelRequested(_) => {
@@ -138,7 +158,8 @@ impl Known {
 
 /// What to do, given what is known and what is in hand.
 ///
-/// Builds of the owner with the fewest running ones are started first, then older requests.
+/// Builds of the owner with the fewest running ones are started first, then older requests. What
+/// has to wait is told its place among its owner's.
 pub fn plan(known: &Known, hands: &Hands<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut running_per_owner: BTreeMap<&Owner, usize> = BTreeMap::new();
@@ -169,15 +190,13 @@ pub fn plan(known: &Known, hands: &Hands<'_>) -> Vec<Action> {
         .concurrent_builds_max
         .saturating_sub(hands.running.len());
     while free > 0 {
-        let next = waiting.iter().enumerate().min_by_key(|(_, (_, open))| {
-            (
-                running_per_owner
-                    .get(&open.owner)
-                    .copied()
-                    .unwrap_or_default(),
-                open.since,
-            )
-        });
+        let running = |open: &Open| running_per_owner.get(&open.owner).copied();
+        let next = waiting
+            .iter()
+            .map(|(_, open)| (running(open).unwrap_or_default(), open.since))
+            .enumerate()
+            .filter(|(_, (running, _))| *running < hands.owner_concurrent_builds_max)
+            .min_by_key(|(_, rank)| *rank);
         let Some(at) = next.map(|(at, _)| at) else {
             break;
         };
@@ -186,7 +205,29 @@ pub fn plan(known: &Known, hands: &Hands<'_>) -> Vec<Action> {
         actions.push(Action::Start(id.clone()));
         free -= 1;
     }
+    actions.extend(places(waiting).take(hands.told_places_max));
     actions
+}
+
+/// The places in line that those who wait are to be told, the oldest first.
+fn places(mut waiting: Vec<(&BuildId, &Open)>) -> impl Iterator<Item = Action> {
+    waiting.sort_unstable_by_key(|(_, open)| open.since);
+    let mut lines: BTreeMap<Owner, u32> = BTreeMap::new();
+    waiting.into_iter().filter_map(move |(id, open)| {
+        let line = lines.entry(open.owner.clone()).or_default();
+        *line = line.saturating_add(1);
+        let place = *line;
+        is_news(open.told_place, place).then(|| Action::Queue {
+            build: id.clone(),
+            place,
+        })
+    })
+}
+
+/// Whether a place is worth an entry in the log: the first one is, and one that is at most half of
+/// the last, so that a build is told of as many places as its first has binary digits.
+fn is_news(told: Option<u32>, place: u32) -> bool {
+    told.is_none_or(|told| place <= told / 2)
 }
 
 fn lost(id: &BuildId, open: &Open, taken: &Taken) -> Action {
@@ -205,8 +246,9 @@ fn lost(id: &BuildId, open: &Open, taken: &Taken) -> Action {
 #[cfg(test)]
 mod tests {
     use domain::Digest;
-    use domain::build::{CancelRequested, Requested, Started};
+    use domain::build::{CancelRequested, Queued, Requested, RetryScheduled, Started};
     use domain::definition::{Backend, BuildConfig, Definition, RuntimeConfig, Source, SourceType};
+    use domain::failure::{Failure, FailureReason};
     use domain::ids::{CommandId, TemplateId};
     use domain::recorded::{Actor, Version};
     use domain::time::Timestamp;
@@ -302,6 +344,8 @@ mod tests {
         stopping: &'a [u8],
         secrets: &'a [u8],
         free: usize,
+        of_owner: usize,
+        told: usize,
     }
 
     fn planned(events: &[(u8, Event)], holding: &Holding<'_>) -> Vec<Action> {
@@ -317,6 +361,8 @@ mod tests {
             stopping: &stopping,
             secrets: &secrets,
             concurrent_builds_max: holding.running.len() + holding.free,
+            owner_concurrent_builds_max: holding.of_owner,
+            told_places_max: holding.told,
         };
         plan(&known(events), &hands)
     }
@@ -326,6 +372,8 @@ mod tests {
         stopping: &[],
         secrets: &[],
         free: 1,
+        of_owner: 10,
+        told: 0,
     };
 
     #[test]
@@ -366,6 +414,96 @@ mod tests {
             planned(&events, &both),
             [Action::Start(build(3)), Action::Start(build(2))]
         );
+    }
+
+    #[test]
+    fn an_owner_has_no_more_builds_at_once_than_its_bound() {
+        let events = [
+            (1, requested("a", &[])),
+            (1, started(1)),
+            (2, requested("a", &[])),
+            (3, requested("b", &[])),
+            (4, requested("b", &[])),
+        ];
+        let holding = |of_owner| Holding {
+            running: &[1],
+            free: 3,
+            of_owner,
+            ..IDLE
+        };
+        assert_eq!(planned(&events, &holding(1)), [Action::Start(build(3))]);
+        let started = [3, 2, 4].map(|number| Action::Start(build(number)));
+        assert_eq!(planned(&events, &holding(2)), started);
+    }
+
+    fn queue(number: u8, place: u32) -> Action {
+        Action::Queue {
+            build: build(number),
+            place,
+        }
+    }
+
+    #[test]
+    fn what_has_to_wait_is_told_its_place_among_its_owners() {
+        let events = [
+            (4, requested("a", &[])),
+            (3, requested("a", &[])),
+            (2, requested("b", &[])),
+            (1, requested("a", &[])),
+        ];
+        let holding = |told| Holding { told, ..IDLE };
+        let start = Action::Start(build(4));
+        assert_eq!(
+            planned(&events, &holding(9)),
+            [start.clone(), queue(3, 1), queue(2, 1), queue(1, 2)]
+        );
+        assert_eq!(planned(&events, &holding(1)), [start, queue(3, 1)]);
+    }
+
+    #[test]
+    fn a_place_is_told_again_when_it_is_half_of_the_last() {
+        let full = Holding {
+            free: 0,
+            told: 9,
+            ..IDLE
+        };
+        let told = |place| Event::Queued(Queued { place });
+        for (before, last, news) in [
+            (0, 1, None),
+            (0, 2, Some(1)),
+            (1, 3, None),
+            (1, 4, Some(2)),
+            (3, 7, None),
+            (4, 2, None),
+        ] {
+            let mut events: Vec<_> = (1..=before)
+                .flat_map(|number| [(number, requested("a", &[])), (number, told(1))])
+                .collect();
+            events.extend([(9, requested("a", &[])), (9, told(last))]);
+            let news: Vec<_> = news.map(|place| queue(9, place)).into_iter().collect();
+            assert_eq!(planned(&events, &full), news, "{last} and {before} before");
+        }
+    }
+
+    #[test]
+    fn a_repeated_attempt_that_waits_is_told_its_place_anew() {
+        let retry = Event::RetryScheduled(RetryScheduled {
+            attempt: 1,
+            max_attempts: 2,
+            failure: Failure::new(FailureReason::WorkerLost, "gone"),
+        });
+        let events = [
+            (1, requested("a", &[])),
+            (1, Event::Queued(Queued { place: 1 })),
+            (1, started(1)),
+            (1, retry),
+        ];
+        let full = Holding {
+            free: 0,
+            told: 9,
+            ..IDLE
+        };
+        assert_eq!(planned(&events, &full), [queue(1, 1)]);
     }
 
     #[test]

@@ -128,6 +128,8 @@ impl Worker {
             stopping: &stopping,
             secrets: &secrets,
             concurrent_builds_max: self.limits.concurrent_builds_max,
+            owner_concurrent_builds_max: self.limits.owner_concurrent_builds_max,
+            told_places_max: self.limits.told_places_max,
         };
         plan(&self.known, &hands)
     }
@@ -135,6 +137,9 @@ impl Worker {
     async fn perform(&mut self, action: Action) {
         match action {
             Action::Start(build) => self.start(build),
+            Action::Queue { build, place } => {
+                self.record(&build, Command::Queue { place }).await;
+            }
             Action::Stop(build) => {
                 if let Some(running) = self.running.get(&build) {
                     running.stop.cancel();

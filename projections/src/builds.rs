@@ -10,6 +10,7 @@ use domain::failure::Failure;
 use domain::ids::{ArtifactId, BuildId, TemplateId};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use domain::recorded::{Actor, Position, Recorded, StreamName};
+use domain::template;
 use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +111,8 @@ pub struct BuildRow {
     pub cache: CacheSummary,
     /// What it made.
     pub artifact: Option<ArtifactId>,
+    /// Since when its artifact has expired.
+    pub expired_at: Option<Timestamp>,
     /// What machines of the template start with; known when it is ready.
     pub runtime: Option<RuntimeDefaults>,
     /// Metadata of the base image; known when it is ready.
@@ -179,6 +182,11 @@ impl CacheSummary {
 }
 
 impl BuildRow {
+    /// Whether its artifact can be used: it is ready, and has not expired.
+    pub fn is_usable(&self) -> bool {
+        self.status == BuildStatus::Ready && self.expired_at.is_none()
+    }
+
     /// How long it was built, from the first start to the end, in milliseconds.
     pub fn duration_ms(&self) -> Option<u64> {
         Some(self.finished_at?.millis_since(self.started_at?))
@@ -215,6 +223,7 @@ impl BuildRow {
             cancel: None,
             cache: CacheSummary::default(),
             artifact: None,
+            expired_at: None,
             runtime: None,
             oci: None,
             retry_of: requested.retry_of.clone(),
@@ -256,6 +265,7 @@ impl BuildRow {
                 self.finish(BuildStatus::Error, time);
             }
             build::Event::Requested(_)
+            | build::Event::Queued(_)
             | build::Event::PhaseStarted(_)
             | build::Event::PhaseFinished(_)
             | build::Event::BaseResolved(_)
@@ -294,9 +304,12 @@ fn status_key(status: BuildStatus) -> Key {
 
 impl Projection for Builds {
     const NAME: &'static str = "builds";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn apply(rows: &mut Rows<'_>, recorded: &Recorded<Event>) -> Result<(), ApplyError> {
+        if let Event::Template(template::Event::ArtifactExpired { build, .. }) = &recorded.event {
+            return expire(rows, recorded, build);
+        }
         let (StreamName::Build(id), Event::Build(event)) = (&recorded.stream, &recorded.event)
         else {
             return Ok(());
@@ -326,6 +339,19 @@ impl Projection for Builds {
         rows.put(row_key(id), &row)?;
         Ok(())
     }
+}
+
+/// Nothing happens in the build's own stream any more: its log stays as it is.
+fn expire(
+    rows: &mut Rows<'_>,
+    recorded: &Recorded<Event>,
+    build: &BuildId,
+) -> Result<(), ApplyError> {
+    if let Some(mut row) = rows.get::<BuildRow>(&row_key(build))? {
+        row.expired_at = Some(recorded.time);
+        rows.put(row_key(build), &row)?;
+    }
+    Ok(())
 }
 
 impl Views {

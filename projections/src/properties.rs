@@ -23,8 +23,8 @@ use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
 use crate::store::{Row, Scan, ViewStore};
 use crate::testing::{
-    History, at, build_id, dump, grown, layer, name, owner, reference, request, slug, snapshot,
-    step_failure, tag, template_id, worker,
+    History, artifact, at, build_id, dump, grown, layer, name, owner, reference, request, slug,
+    snapshot, step_failure, tag, template_id, worker,
 };
 
 /// One thing that somebody tries. What the rules refuse does not happen.
@@ -39,9 +39,9 @@ const BUILDS: u8 = 4;
 const TEMPLATES: u8 = 2;
 
 fn tries() -> impl Strategy<Value = Vec<Try>> {
-    let build = (1..=BUILDS, 0..24_u8, 0..5_u32)
+    let build = (1..=BUILDS, 0..25_u8, 0..5_u32)
         .prop_map(|(build, what, detail)| Try::Build(build, what, detail));
-    let template = (1..=TEMPLATES, 0..8_u8, 1..=BUILDS)
+    let template = (1..=TEMPLATES, 0..9_u8, 1..=BUILDS)
         .prop_map(|(template, what, build)| Try::Template(template, what, build));
     let claim =
         (0..3_u8, 0..3_u8, 0..3_u8).prop_map(|(what, name, token)| Try::Claim(what, name, token));
@@ -83,6 +83,7 @@ fn command(state: &Build, build: u8, what: u8, detail: u32) -> Command {
         21 => Command::Abandon {
             failure: Failure::new(FailureReason::SecretsLost, "gone"),
         },
+        24 => Command::Queue { place: detail + 1 },
         22 => Command::Cancel {
             by: "key_1".into(),
             reason: None,
@@ -188,6 +189,11 @@ fn by_hand(number: u8, what: u8, build: u8, template: &Template) -> Vec<ByHand> 
         6 => vec![ByHand::Template(TemplateCommand::RemoveAlias {
             namespace: slug("acme"),
             alias: other_name,
+        })],
+        7 => vec![ByHand::Template(TemplateCommand::ExpireArtifact {
+            build: build_id(build),
+            artifact: artifact(build),
+            seen,
         })],
         _ => vec![
             ByHand::Template(TemplateCommand::Delete { seen }),

@@ -58,6 +58,7 @@ fn move_of(event: &build::Event) -> Option<Move> {
             Some(Move::Forget)
         }
         build::Event::Requested(_)
+        | build::Event::Queued(_)
         | build::Event::PhaseStarted(_)
         | build::Event::PhaseFinished(_)
         | build::Event::BaseResolved(_)

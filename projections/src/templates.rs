@@ -5,6 +5,7 @@
 //! that was asked for with them is ready.
 
 mod resolve;
+mod untagged;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use domain::{Event, namespace, template};
 use serde::{Deserialize, Serialize};
 
 pub use resolve::Resolved;
+pub use untagged::Untagged;
 
 use crate::key::Key;
 use crate::projection::{ApplyError, Projection};
@@ -41,6 +43,9 @@ pub struct TemplateRow {
     pub tags: BTreeMap<Tag, TagRow>,
     /// What it was called before, and since when it no longer is.
     pub aliases: BTreeMap<TemplateName, Timestamp>,
+    /// Its builds that are ready and that no tag points to, and since when; without those that have
+    /// expired.
+    pub untagged: BTreeMap<BuildId, Timestamp>,
     /// When it got its first name.
     pub created_at: Timestamp,
     /// When something happened to it last.
@@ -127,7 +132,7 @@ fn pending_key(build: &BuildId) -> Key {
 
 impl Projection for Templates {
     const NAME: &'static str = "templates";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
 
     fn apply(rows: &mut Rows<'_>, recorded: &Recorded<Event>) -> Result<(), ApplyError> {
         match (&recorded.stream, &recorded.event) {
@@ -211,6 +216,7 @@ fn apply_namespace(
                     visibility: Visibility::default(),
                     tags: BTreeMap::new(),
                     aliases: BTreeMap::new(),
+                    untagged: BTreeMap::new(),
                     created_at: recorded.time,
                     updated_at: recorded.time,
                     ready: None,
@@ -270,8 +276,12 @@ fn apply_template(
                 moves.push((tag.clone(), moved(recorded, None)));
             }
         }),
+        template::Event::ArtifactExpired { build, .. } => change(rows, recorded, id, |row, _| {
+            row.untagged.remove(build);
+        }),
         template::Event::Deleted {} => change(rows, recorded, id, |row, _| {
             row.deleted_at = Some(recorded.time);
+            row.untagged.clear();
         }),
     }
 }
@@ -290,7 +300,9 @@ fn change(
         return Ok(());
     }
     let mut moves = Vec::new();
+    let before = untagged::Pointed::of(&row);
     work(&mut row, &mut moves);
+    before.follow(rows, &mut row, recorded.time)?;
     row.updated_at = recorded.time;
     if matches!(recorded.stream, StreamName::Template(_)) {
         row.version = recorded.version.plus(1);

@@ -25,10 +25,11 @@ Examples:
 
 A KEY is the whole key of an entry or its beginning, as long as it is the only one; logs of builds and
 `cache list` show keys. Layers that a template was made of are kept for templates on top of it, and an
-artifact is kept for as long as a template has a build that made it. Files stay until they are evicted
-one by one: a build whose files are gone cannot be retried. The service keeps layers below
-`executor.layer_cache_mb_max` by itself, the longest unused go first. The commands go through the
-service if it runs on the data folder; if none runs, they open the folder themselves.
+artifact is kept for as long as a template has a build that made it and has not expired
+(`retention.untagged_secs`). Files stay while a build needs them or may be retried
+(`retention.context_secs`); a build whose files are gone cannot be. The service removes both by itself,
+and keeps layers below `executor.layer_cache_mb_max`, the longest unused go first. The commands go
+through the service if it runs on the data folder; if none runs, they open the folder themselves.
 
 Exit codes: 0 done; 3 the entry is needed and stays; 4 there is no such entry; 1 anything else.";
 

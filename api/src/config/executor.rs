@@ -10,6 +10,8 @@ use super::ConfigError;
 pub struct Executor {
     /// Builds at once; the others wait.
     pub concurrent_builds: usize,
+    /// Builds of one owner at once, so that others get their turn; 0: as many as there may be.
+    pub owner_concurrent_builds: usize,
     /// How often a build is attempted by itself when the cause of its failure lies with us.
     pub max_attempts: u32,
     /// The largest root filesystem that a request may ask for, in MiB.
@@ -45,6 +47,7 @@ impl Default for Executor {
     fn default() -> Self {
         Self {
             concurrent_builds: 2,
+            owner_concurrent_builds: 0,
             max_attempts: domain::build::ATTEMPTS_MAX_DEFAULT,
             disk_mb_max: 65_536,
             memory_mib_min: 128,

@@ -85,7 +85,9 @@ async fn missing(app: &App, caller: &Caller, names: &[UploadName]) -> Result<Vec
         missing.push(match content {
             None => true,
             Some(content) => {
-                let there = app.blobs.contains(&content.digest).await;
+                // It is kept until the request that is about to refer to it.
+                let now = app.clock.0.now();
+                let there = app.blobs.refresh(&content.digest, now).await;
                 !there.map_err(blob_error)?
             }
         });

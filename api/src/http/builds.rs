@@ -52,7 +52,7 @@ pub async fn start(
     let request = read_request(app, &caller, body).await?;
     let row = accept(app, caller, request).await?;
     let template = template_of(app, &row)?;
-    let build = present::build(&row, template.as_ref());
+    let build = present::build(&row, template.as_ref(), &app.config.retention);
     reply::json(StatusCode::ACCEPTED, &build)
 }
 
@@ -101,7 +101,7 @@ async fn snapshot(app: &Arc<App>, id: BuildId, offset: u64) -> Result<HttpRespon
         let found = found.ok_or_else(|| ApiError::BuildNotFound(id.to_string()))?;
         let template = template_of(&app, &found.build)?;
         let snapshot = StatusSnapshot {
-            build: present::build(&found.build, template.as_ref()),
+            build: present::build(&found.build, template.as_ref(), &app.config.retention),
             entries: found
                 .entries
                 .into_iter()
@@ -172,7 +172,7 @@ pub async fn retry(
     let template = template_of(app, &row)?;
     reply::json(
         StatusCode::ACCEPTED,
-        &present::build(&row, template.as_ref()),
+        &present::build(&row, template.as_ref(), &app.config.retention),
     )
 }
 

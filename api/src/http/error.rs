@@ -63,6 +63,12 @@ pub enum ApiError {
     /// The caller has as much of it as anybody may have.
     #[error("{0}")]
     Quota(String),
+    /// The caller has as many builds waiting as anybody may have.
+    #[error("{count_max} of your builds wait already, and no more may")]
+    WaitingBuilds {
+        /// The bound.
+        count_max: usize,
+    },
     /// There is no such key.
     #[error("{0}")]
     KeyNotFound(String),
@@ -110,6 +116,9 @@ pub enum ApiError {
     /// Somebody else has what is wanted.
     #[error("{0}")]
     Conflict(String),
+    /// The build cannot be made again from what is kept.
+    #[error("{0}")]
+    RebuildRequired(String),
     /// The build is not in the state that this needs.
     #[error("{0}")]
     Transition(String),
@@ -198,10 +207,13 @@ impl ApiError {
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             // No 429: that would make the client try again at once, and waiting does not help.
             Self::Quota(_) => (StatusCode::FORBIDDEN, "QUOTA_EXCEEDED"),
+            // Waiting does help here: the client tries again, but for the stream.
+            Self::WaitingBuilds { .. } => (StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request"),
             Self::BodyBroken { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            Self::RebuildRequired(_) => (StatusCode::CONFLICT, "rebuild_required"),
             Self::Transition(_) => (StatusCode::CONFLICT, "transition_conflict"),
             Self::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented"),
             Self::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "capacity_exceeded"),
@@ -245,6 +257,11 @@ impl ApiError {
                     .insert("build_id".to_owned(), build.as_str().into());
                 body.suggested_action = Some("Ask for the build by its id.".to_owned());
             }
+            Self::WaitingBuilds { .. } => {
+                body.retryable = Some(true);
+                body.suggested_action =
+                    Some("Wait until one of them is taken, or cancel one.".to_owned());
+            }
             Self::Busy(_) | Self::Unavailable { .. } | Self::NotReady(_) => {
                 body.retryable = Some(true);
             }
@@ -265,6 +282,7 @@ impl ApiError {
             | Self::TooLarge { .. }
             | Self::BodyBroken { .. }
             | Self::Conflict(_)
+            | Self::RebuildRequired(_)
             | Self::Transition(_)
             | Self::NotImplemented(_)
             | Self::Internal(_) => {}
@@ -310,6 +328,10 @@ impl ApiError {
         if let Self::MethodNotAllowed { allowed } = self {
             let allowed = HeaderValue::from_str(&allowed.join(", ")).ok()?;
             return Some((header::ALLOW, allowed));
+        }
+        if matches!(self, Self::WaitingBuilds { .. }) {
+            // Three further tries of the client: long enough for a build to end, short enough to sit out.
+            return Some((header::RETRY_AFTER, HeaderValue::from_static("5")));
         }
         matches!(self, Self::Busy(_) | Self::Unavailable { .. })
             .then(|| (header::RETRY_AFTER, HeaderValue::from_static("1")))

@@ -12,6 +12,7 @@ use executor::vault::Secrets;
 use projections::builds::BuildRow;
 
 use super::App;
+use super::admission::Entering;
 use super::bases;
 use super::context;
 use super::keys::Caller;
@@ -24,7 +25,8 @@ use crate::normalise::{BuildRequest, Refusal, Retry};
 /// Goes on when the caller has gone: a build is accepted whole or not at all.
 ///
 /// # Errors
-/// [`ApiError`]; nothing was accepted then, except after [`ApiError::NotVisibleYet`].
+/// [`ApiError`], [`ApiError::WaitingBuilds`] among them; nothing was accepted then, except after
+/// [`ApiError::NotVisibleYet`].
 pub async fn accept(
     app: &Arc<App>,
     caller: Caller,
@@ -43,6 +45,7 @@ async fn accept_whole(
     mut request: BuildRequest,
 ) -> Result<BuildRow, ApiError> {
     let limits = &app.config.limits;
+    let _entering = enter(app, caller)?;
     // First of all: it costs little, and what is missing is said before files are kept.
     let base = bases::resolve(app, caller, &request)?;
     let files = std::mem::take(&mut request.context);
@@ -77,12 +80,27 @@ async fn accept_whole(
     request_build(app, caller, requested, secrets).await
 }
 
+/// The files of a build are kept for a while after its end, and no longer.
+async fn check_files(app: &App, of: &BuildId, requested: &Requested) -> Result<(), ApiError> {
+    let Some(context) = &requested.definition.context else {
+        return Ok(());
+    };
+    let there = app.desk.has_context(&context.digest).await;
+    if there.map_err(ApiError::internal)? {
+        return Ok(());
+    }
+    Err(ApiError::RebuildRequired(format!(
+        "the files of the build `{of}` are no longer kept: build the template anew"
+    )))
+}
+
 /// Accepts a retry of the finished build `of` and waits until the new build is visible.
 ///
 /// Goes on when the caller has gone, as [`accept`] does.
 ///
 /// # Errors
-/// [`ApiError::Transition`] while `of` is not finished, [`ApiError::Conflict`] if its template was
+/// [`ApiError::Transition`] while `of` is not finished, [`ApiError::RebuildRequired`] if its files
+/// are no longer kept, [`ApiError::Conflict`] if its template was
 /// deleted, [`ApiError::Invalid`] if `retry` brings other secrets than `of` had; nothing was
 /// accepted then.
 pub async fn accept_retry(
@@ -94,6 +112,7 @@ pub async fn accept_retry(
     let runtime = app.runtime.clone();
     let app = Arc::clone(app);
     let accepting = async move {
+        let _entering = enter(&app, &caller)?;
         let _held = app.uploads.hold().await;
         let (state, _) = app
             .dispatcher
@@ -104,9 +123,15 @@ pub async fn accept_retry(
         let requested =
             build::retry(&of, &state, request).map_err(|rejection| refused(&state, &rejection))?;
         names::check_there(&app, &requested.template_id).await?;
+        check_files(&app, &of, &requested).await?;
         request_build(&app, &caller, requested, secrets).await
     };
     runtime.spawn(accepting).await?
+}
+
+fn enter(app: &App, caller: &Caller) -> Result<Entering, ApiError> {
+    let count_max = app.config.limits.waiting_build_count_max;
+    app.admission.enter(&app.views, &caller.owner, count_max)
 }
 
 /// The retry of the build in `state`, with its credentials by host.

@@ -3,8 +3,10 @@
 
 mod collect;
 mod explain;
+mod files;
 mod find;
 
+pub use collect::Stays;
 pub use explain::needs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,18 +15,19 @@ use std::time::Duration;
 use commands::blobs::{BlobError, BlobStore};
 use commands::{AnyLog, DispatchError, Dispatcher};
 use domain::Digest;
-use domain::definition::ContextManifest;
 use domain::ids::{ArtifactId, BuildId};
 use domain::ports::{EventReader as _, LogError};
 use domain::time::Timestamp;
 use executor::artifact::ArtifactError;
 use executor::cache::Cache;
 use projections::Views;
-use projections::builds::BuildStatus;
+use projections::builds::{BuildRow, BuildStatus};
 use projections::store::StoreError as ViewsError;
 use projections::views::Stalled;
 
+use super::ClockHandle;
 use super::uploads::Uploads;
+use crate::config::Retention;
 use crate::wire::cache::{Kind, Line, List, Need, Total};
 
 /// How long the views may take to show what the log has.
@@ -94,6 +97,10 @@ pub struct CacheDesk {
     pub dispatcher: Dispatcher,
     /// The event log.
     pub log: AnyLog,
+    /// The present moment.
+    pub clock: ClockHandle,
+    /// How long what nobody points to is kept.
+    pub retention: Retention,
     /// What layers may take.
     pub layer_bytes_max: u64,
 }
@@ -191,8 +198,8 @@ impl CacheDesk {
         Ok(self.views.wait_for(self.log.head(), PATIENCE).await?)
     }
 
-    /// Which templates need which artifacts: those of all their builds that are ready, because each of
-    /// them has a reference.
+    /// Which templates need which artifacts: those of all their builds that are ready and have not
+    /// expired, because each of them has a reference.
     async fn templates(&self) -> Result<Templates, CacheError> {
         self.catch_up().await?;
         let views = self.views.clone();
@@ -204,9 +211,16 @@ impl CacheDesk {
         self.catch_up().await?;
         let views = self.views.clone();
         let unfinished = move || {
-            let mut ids = Vec::new();
-            for status in [BuildStatus::Waiting, BuildStatus::Building] {
-                each_build(&views, status, |row| ids.push(row.build_id))?;
+            let mut ids = BTreeSet::new();
+            // Waiting twice: a failed attempt puts a build back into the line while it is looked.
+            for status in [
+                BuildStatus::Waiting,
+                BuildStatus::Building,
+                BuildStatus::Waiting,
+            ] {
+                each_build(&views, status, |row| {
+                    ids.insert(row.build_id);
+                })?;
             }
             Ok::<_, CacheError>(ids)
         };
@@ -223,19 +237,8 @@ impl CacheDesk {
             let requested = &accepted.requested;
             let mut contents: Vec<Digest> = requested.arrivals.into_iter().collect();
             if let Some(context) = &requested.definition.context {
-                let listing = self.blobs.read(&context.digest, LISTING_BYTES_MAX).await?;
-                let listing: ContextManifest =
-                    serde_json::from_slice(&listing).map_err(CacheError::Listing)?;
                 contents.push(context.digest);
-                contents.extend(
-                    listing
-                        .entries()
-                        .iter()
-                        .filter_map(|entry| match entry.kind {
-                            domain::definition::ContextKind::Dir => None,
-                            domain::definition::ContextKind::File { digest, .. } => Some(digest),
-                        }),
-                );
+                contents.extend(self.contents(&context.digest).await?);
             }
             for content in contents {
                 needs.entry(content).or_default().insert(id.clone());
@@ -249,7 +252,7 @@ fn templates(views: &Views) -> Result<Templates, CacheError> {
     let mut needs = Templates::new();
     let mut ready = Vec::new();
     each_build(views, BuildStatus::Ready, |row| ready.push(row))?;
-    for row in ready {
+    for row in ready.into_iter().filter(BuildRow::is_usable) {
         let Some(artifact) = row.artifact else {
             continue;
         };
@@ -276,7 +279,7 @@ fn templates(views: &Views) -> Result<Templates, CacheError> {
 fn each_build(
     views: &Views,
     status: BuildStatus,
-    mut take: impl FnMut(projections::builds::BuildRow),
+    mut take: impl FnMut(BuildRow),
 ) -> Result<(), CacheError> {
     let mut cursor = None;
     loop {

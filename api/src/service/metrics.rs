@@ -315,7 +315,8 @@ impl BuildMetrics {
                 self.log_bytes
                     .inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
             }
-            Event::PhaseStarted(_)
+            Event::Queued(_)
+            | Event::PhaseStarted(_)
             | Event::BaseResolved(_)
             | Event::CacheStored(_)
             | Event::StepStarted(_)

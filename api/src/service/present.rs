@@ -10,14 +10,18 @@ use projections::builds::{BuildRow, BuildStatus};
 use projections::logs::{CacheReason, CacheStatus, LogEntry, LogKind};
 use projections::templates::TemplateRow;
 
-use crate::config::builtins;
+use crate::config::{Retention, builtins};
 use crate::wire::build::{Availability, BuildConfig, CacheSummary, Promotability, TemplateBuild};
 use crate::wire::error::FailureDetail;
 use crate::wire::log::LogEntry as WireEntry;
 use crate::wire::template::{ResultMetadata, RuntimeDefaults, TemplateInfo};
 
 /// A build, as its owner sees it; `template` is its template, if that is still known.
-pub fn build(row: &BuildRow, template: Option<&TemplateRow>) -> TemplateBuild {
+pub fn build(
+    row: &BuildRow,
+    template: Option<&TemplateRow>,
+    retention: &Retention,
+) -> TemplateBuild {
     let failure = row.failure.as_ref();
     let cancel = row.cancel.as_ref();
     TemplateBuild {
@@ -39,8 +43,9 @@ pub fn build(row: &BuildRow, template: Option<&TemplateRow>) -> TemplateBuild {
         failure_phase: failure.map(|failure| failure.phase.as_str()),
         build_config: BuildConfig::from(&row.config),
         cache_summary: cache_summary(row),
-        artifact_availability: availability(row.status),
-        promotability: promotability(row.status),
+        artifact_availability: availability(row, template),
+        promotability: promotability(row, template),
+        retention_expires_at: time(expires_at(row, template, retention)),
         runtime_defaults: row.runtime.as_ref().map(RuntimeDefaults::from),
         oci_metadata: row.oci.as_ref().map(Into::into),
         artifact_ids: row.artifact.as_ref().map(|id| vec![id.to_string()]),
@@ -229,8 +234,29 @@ fn cache_summary(row: &BuildRow) -> CacheSummary {
     }
 }
 
-fn availability(status: BuildStatus) -> Availability {
-    let (status, reason) = match status {
+/// When the artifact of a build expires, or has expired; none while a tag points to it.
+fn expires_at(
+    row: &BuildRow,
+    template: Option<&TemplateRow>,
+    retention: &Retention,
+) -> Option<Timestamp> {
+    row.expired_at.or_else(|| {
+        let since = template?.untagged.get(&row.build_id)?;
+        retention.expires_at(*since)
+    })
+}
+
+fn is_deleted(template: Option<&TemplateRow>) -> bool {
+    template.is_some_and(|template| template.deleted_at.is_some())
+}
+
+const EXPIRED: &str = "no tag pointed to the build for long enough, and its artifact has expired";
+const DELETED: &str = "the template was deleted";
+
+fn availability(row: &BuildRow, template: Option<&TemplateRow>) -> Availability {
+    let (status, reason) = match row.status {
+        BuildStatus::Ready if row.expired_at.is_some() => ("unavailable", Some(EXPIRED)),
+        BuildStatus::Ready if is_deleted(template) => ("unavailable", Some(DELETED)),
         BuildStatus::Ready => ("available", None),
         BuildStatus::Waiting | BuildStatus::Building => {
             ("unavailable", Some("the build is not finished"))
@@ -244,8 +270,10 @@ fn availability(status: BuildStatus) -> Availability {
     }
 }
 
-fn promotability(status: BuildStatus) -> Promotability {
-    let (status, promotable, reason) = match status {
+fn promotability(row: &BuildRow, template: Option<&TemplateRow>) -> Promotability {
+    let (status, promotable, reason) = match row.status {
+        BuildStatus::Ready if row.expired_at.is_some() => ("expired", false, Some(EXPIRED)),
+        BuildStatus::Ready if is_deleted(template) => ("unavailable", false, Some(DELETED)),
         BuildStatus::Ready => ("promotable", true, None),
         BuildStatus::Waiting | BuildStatus::Building => {
             ("not_ready", false, Some("the build is not finished"))

@@ -82,7 +82,7 @@ pub fn own(app: &App, caller: &Caller, text: &str) -> Result<TemplateRow, ApiErr
 /// The caller's own template that `text` names, and the build of it that is meant.
 ///
 /// # Errors
-/// As [`own`]; [`ApiError::Transition`] if the build is written and is not ready.
+/// As [`own`]; [`ApiError::Transition`] if the build is written and is not ready, or has expired.
 pub fn own_build(
     app: &App,
     caller: &Caller,
@@ -99,8 +99,11 @@ pub fn own_build(
     } = &reference
         && let Some(build) = app.views.build(id)?
         && build.template_id == row.id
-        && build.status != BuildStatus::Ready
+        && !build.is_usable()
     {
+        if build.status == BuildStatus::Ready {
+            return Err(refused(Rejection::Expired(build.build_id)));
+        }
         let status = build.status.as_str();
         return Err(ApiError::Transition(format!(
             "the build `{id}` is not ready: it is `{status}`"
@@ -157,7 +160,8 @@ pub fn tags_there_are(row: &TemplateRow) -> String {
 /// Points tags to a build of the template that is ready, and waits until that is visible.
 ///
 /// # Errors
-/// [`ApiError::Conflict`] if the template was deleted at the same time.
+/// [`ApiError::Conflict`] if the template was deleted at the same time; [`ApiError::Transition`] if
+/// the build's artifact has expired.
 pub async fn assign(
     app: &App,
     caller: &Caller,
@@ -336,7 +340,10 @@ async fn dispatch(
         Command::SetVisibility { .. } | Command::RemoveAlias { .. } | Command::Delete { .. } => {
             true
         }
-        Command::Rename { .. } | Command::AssignTags { .. } | Command::RemoveTag { .. } => false,
+        Command::Rename { .. }
+        | Command::AssignTags { .. }
+        | Command::RemoveTag { .. }
+        | Command::ExpireArtifact { .. } => false,
     };
     let dispatched = app.dispatcher.template(&row.id, app.meta(caller), command);
     dispatched.await.map_err(|err| match err {
@@ -366,6 +373,7 @@ fn refused(rejection: Rejection) -> ApiError {
         Rejection::UnknownAlias(_) | Rejection::UnknownTag(_) => {
             ApiError::NotFound(rejection.to_string())
         }
+        Rejection::Expired(_) => ApiError::Transition(rejection.to_string()),
         Rejection::TooManyAliases => ApiError::Quota(rejection.to_string()),
         Rejection::NoTags => ApiError::field("tags", rejection.to_string()),
     }

@@ -58,6 +58,9 @@ pub struct TemplateBuild {
     pub artifact_availability: Availability,
     /// Whether a tag can be moved to it.
     pub promotability: Promotability,
+    /// When the artifact goes, unless a tag is given to the build; absent while one points to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_expires_at: Option<String>,
     /// What machines start with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_defaults: Option<RuntimeDefaults>,

@@ -86,6 +86,10 @@ pub(crate) fn limits(config: &Config) -> Limits {
     let executor = &config.executor;
     let mut limits = Limits::default();
     limits.worker.concurrent_builds_max = executor.concurrent_builds;
+    limits.worker.owner_concurrent_builds_max = match executor.owner_concurrent_builds {
+        0 => executor.concurrent_builds,
+        builds => builds,
+    };
     limits.worker.build_seconds_max = executor.build_timeout_secs;
     limits.worker.step_seconds_max = executor.step_timeout_secs;
     limits.native.pids_max = executor.step_processes_max;

@@ -1,5 +1,6 @@
 //! Which blobs there are.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -42,6 +43,13 @@ impl BlobStore {
     }
 }
 
+/// When a file came, or came again.
+pub(super) fn came(status: &Metadata) -> Option<Timestamp> {
+    let micros = status.mtime().checked_mul(1_000_000);
+    let micros = micros.and_then(|micros| micros.checked_add(status.mtime_nsec() / 1000));
+    micros.and_then(Timestamp::from_unix_micros)
+}
+
 fn names(dir: &Path) -> Result<Vec<String>, BlobError> {
     let entries = std::fs::read_dir(dir).map_err(io_error("list", dir))?;
     let mut names = Vec::new();
@@ -64,12 +72,10 @@ fn list_folder(folder: &Path, blobs: &mut Vec<StoredBlob>) -> Result<(), BlobErr
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(io_error("read", &path)(error)),
         };
-        let micros = status.mtime().checked_mul(1_000_000);
-        let micros = micros.and_then(|micros| micros.checked_add(status.mtime_nsec() / 1000));
         blobs.push(StoredBlob {
             digest,
             bytes: status.len(),
-            stored_at: micros.and_then(Timestamp::from_unix_micros),
+            stored_at: came(&status),
         });
     }
     Ok(())

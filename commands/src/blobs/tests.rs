@@ -1,5 +1,6 @@
 //! What the blob store promises.
 
+use domain::time::Timestamp;
 use futures_util::stream;
 use tokio::io::AsyncReadExt;
 
@@ -201,4 +202,45 @@ async fn reading_is_bounded_checked_and_says_what_is_not_there() {
     );
     let gone = world.store.open_blob(&digest).await;
     assert!(matches!(gone, Err(BlobError::NotFound(_))), "{gone:?}");
+}
+
+/// Makes a blob as old as the epoch.
+fn age(store: &BlobStore, digest: &Digest) {
+    let file = std::fs::File::open(store.path(digest)).unwrap();
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    file.set_modified(epoch).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_old_is_removed_unless_it_was_asked_for_since() {
+    let World {
+        store,
+        folder: _folder,
+    } = World::new(BlobLimits::default()).await;
+    let digest = store.put_bytes(b"x".to_vec()).await.unwrap();
+    let now = Timestamp::from_unix_micros(1_700_000_000_000_000).unwrap();
+    let is_old = move |came| came < now;
+    // It came a moment ago, which is long after that.
+    assert!(!store.remove_if(&digest, is_old).await.unwrap());
+    age(&store, &digest);
+    assert!(store.refresh(&digest, now).await.unwrap());
+    assert!(!store.remove_if(&digest, is_old).await.unwrap());
+    age(&store, &digest);
+    assert!(store.remove_if(&digest, is_old).await.unwrap());
+    assert!(!store.refresh(&digest, now).await.unwrap());
+    assert!(!store.remove_if(&digest, is_old).await.unwrap());
+}
+
+#[tokio::test]
+async fn one_missing_blob_is_told_among_many() {
+    let World {
+        store,
+        folder: _folder,
+    } = World::new(BlobLimits::default()).await;
+    let one = store.put_bytes(b"x".to_vec()).await.unwrap();
+    let other = store.put_bytes(b"y".to_vec()).await.unwrap();
+    let all = vec![one, other, one];
+    assert!(store.contains_all(all.clone()).await.unwrap());
+    store.remove(&other).await.unwrap();
+    assert!(!store.contains_all(all).await.unwrap());
 }

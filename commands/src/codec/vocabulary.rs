@@ -38,6 +38,7 @@ types!(
         ReadinessPassed,
         Snapshotted,
         RetryScheduled,
+        Queued,
         CancelRequested,
         Cancelled,
         Failed,
@@ -51,6 +52,7 @@ types!(
         VisibilityChanged,
         TagsAssigned,
         TagRemoved,
+        ArtifactExpired,
         Deleted,
     }
 );

@@ -77,6 +77,7 @@ impl Aggregate for Builds {
     fn command_name(command: &Self::Command) -> &'static str {
         match command {
             build::Command::Request(_) => "Request",
+            build::Command::Queue { .. } => "Queue",
             build::Command::Start { .. } => "Start",
             build::Command::Report { .. } => "Report",
             build::Command::Complete { .. } => "Complete",
@@ -179,6 +180,7 @@ impl Aggregate for Templates {
             template::Command::SetVisibility { .. } => "SetVisibility",
             template::Command::AssignTags { .. } => "AssignTags",
             template::Command::RemoveTag { .. } => "RemoveTag",
+            template::Command::ExpireArtifact { .. } => "ExpireArtifact",
             template::Command::Delete { .. } => "DeleteTemplate",
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Accepted, Attempt, Build, CancelRequested, Cancelled, Event, Fence, Requested, RetryOf,
+    Accepted, Attempt, Build, CancelRequested, Cancelled, Event, Fence, Queued, Requested, RetryOf,
     RetryScheduled, Snapshotted, Started,
 };
 use crate::failure::Failure;
@@ -15,6 +15,11 @@ use crate::name::{SecretId, Tag};
 pub enum Command {
     /// Accept it.
     Request(Box<Requested>),
+    /// Record at which place it waits.
+    Queue {
+        /// The place in its owner's line, from 1.
+        place: u32,
+    },
     /// Take it, as this worker.
     Start {
         /// The worker.
@@ -131,6 +136,7 @@ pub enum Rejection {
 pub fn decide(state: &Build, command: Command) -> Result<Vec<Event>, Rejection> {
     match command {
         Command::Request(requested) => request(state, requested),
+        Command::Queue { place } => queue(state, place),
         Command::Start { worker } => start(state, worker),
         Command::Report { fence, events } => report(state, fence, events),
         Command::Complete { fence, snapshotted } => {
@@ -164,6 +170,15 @@ fn request(state: &Build, requested: Box<Requested>) -> Result<Vec<Event>, Rejec
         return Err(Rejection::NoTags);
     }
     Ok(vec![Event::Requested(requested)])
+}
+
+fn queue(state: &Build, place: u32) -> Result<Vec<Event>, Rejection> {
+    match state {
+        Build::Absent => Err(Rejection::NotRequested),
+        Build::Waiting(_) => Ok(vec![Event::Queued(Queued { place })]),
+        Build::Building(..) | Build::Cancelling(..) => Err(Rejection::NotWaiting),
+        Build::Ready(..) | Build::Failed(..) | Build::Cancelled(_) => Err(Rejection::Finished),
+    }
 }
 
 fn start(state: &Build, worker: WorkerId) -> Result<Vec<Event>, Rejection> {

@@ -24,6 +24,8 @@ use crate::time::Timestamp;
 pub enum Event {
     /// It was accepted.
     Requested(Box<Requested>),
+    /// It waits for a worker, behind others of its owner or until one is free.
+    Queued(Queued),
     /// A worker took it.
     Started(Started),
     /// A phase began.
@@ -119,6 +121,13 @@ pub struct RetryOf {
     pub build: BuildId,
     /// The first build of the line.
     pub original: BuildId,
+}
+
+/// The build waits. Recorded when it begins to, and when it has come well forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Its place in its owner's line, from 1.
+    pub place: u32,
 }
 
 /// A worker took the build.
@@ -349,6 +358,7 @@ impl Event {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Requested(_) => "Requested",
+            Self::Queued(_) => "Queued",
             Self::Started(_) => "Started",
             Self::PhaseStarted(_) => "PhaseStarted",
             Self::PhaseFinished(_) => "PhaseFinished",
@@ -380,6 +390,7 @@ impl Event {
             // A usize has at most 64 bits on every platform that Rust supports.
             Self::StepLogged(logged) => u64::try_from(logged.lines.len()).unwrap_or(u64::MAX),
             Self::Requested(_)
+            | Self::Queued(_)
             | Self::Started(_)
             | Self::PhaseStarted(_)
             | Self::PhaseFinished(_)
@@ -433,6 +444,7 @@ impl Event {
             | Self::StartCommandRan(_)
             | Self::ReadinessPassed(_) => true,
             Self::Requested(_)
+            | Self::Queued(_)
             | Self::Started(_)
             | Self::Snapshotted(_)
             | Self::RetryScheduled(_)

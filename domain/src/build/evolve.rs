@@ -96,7 +96,9 @@ fn transition(state: Build, event: &Event) -> Option<Build> {
         }
         // A cancelled build that waits gets `Cancelled` at once, in the same append.
         (Event::RetryScheduled(_), Build::Building(accepted, _))
-        | (Event::CancelRequested(_), Build::Waiting(accepted)) => Build::Waiting(accepted),
+        | (Event::CancelRequested(_) | Event::Queued(_), Build::Waiting(accepted)) => {
+            Build::Waiting(accepted)
+        }
         (Event::Cancelled(_), Build::Cancelling(accepted, _) | Build::Waiting(accepted)) => {
             Build::Cancelled(accepted)
         }

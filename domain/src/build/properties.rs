@@ -134,6 +134,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let fence = (0..4_u64).prop_map(Fence);
     prop_oneof![
         1 => Just(Command::Request(requested(&[]))),
+        2 => (1..9_u32).prop_map(|place| Command::Queue { place }),
         4 => Just(Command::Start { worker: WorkerId::generate(time(0), [1; 10]) }),
         8 => (fence.clone(), proptest::collection::vec(any_event(), 0..4))
             .prop_map(|(fence, events)| Command::Report { fence, events }),
@@ -276,6 +277,22 @@ fn an_event_out_of_place_is_named() {
             event: "RootfsGrown"
         }
     );
+}
+
+#[test]
+fn only_a_build_that_waits_has_a_place_in_line() {
+    let start = Command::Start {
+        worker: WorkerId::generate(time(0), [1; 10]),
+    };
+    let place = |state: &Build| decide(state, Command::Queue { place: 2 });
+    let waiting = history(Vec::new()).0.iter().fold(Build::Absent, evolve);
+    let queued = place(&waiting).unwrap();
+    assert_eq!(queued, [Event::Queued(Queued { place: 2 })]);
+    let still = queued.iter().fold(waiting, evolve);
+    assert!(matches!(still, Build::Waiting(_)), "{still:?}");
+    let building = history(vec![start]).0.iter().fold(Build::Absent, evolve);
+    assert_eq!(place(&building), Err(Rejection::NotWaiting));
+    assert_eq!(place(&Build::Absent), Err(Rejection::NotRequested));
 }
 
 #[test]

@@ -105,6 +105,14 @@ pub const CONTEXT_PATH_BYTES_MAX: usize = 3072;
 const NAME_BYTES_MAX: usize = 255;
 
 impl ContextManifest {
+    /// The contents of its files, each as often as it is listed.
+    pub fn contents(&self) -> impl Iterator<Item = Digest> {
+        self.entries().iter().filter_map(|entry| match entry.kind {
+            ContextKind::Dir => None,
+            ContextKind::File { digest, .. } => Some(digest),
+        })
+    }
+
     /// A context of these entries.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::digest::Digest;
 use crate::time::Timestamp;
 
 fn build(number: u8) -> BuildId {
@@ -85,6 +86,25 @@ fn tag_removed(text: &str, number: u8) -> Event {
     Event::TagRemoved {
         tag: tag(text),
         build: Some(build(number)),
+    }
+}
+
+fn artifact(number: u8) -> ArtifactId {
+    ArtifactId::of(&Digest::of(&[number]))
+}
+
+fn expire(number: u8, seen: u64) -> Command {
+    Command::ExpireArtifact {
+        build: build(number),
+        artifact: artifact(number),
+        seen: Version(seen),
+    }
+}
+
+fn expired(number: u8) -> Event {
+    Event::ArtifactExpired {
+        build: build(number),
+        artifact: artifact(number),
     }
 }
 
@@ -250,6 +270,22 @@ fn a_tag_is_removed_from_a_build_once() {
 }
 
 #[test]
+fn an_artifact_expires_once_and_its_build_gets_no_tags_any_more() {
+    happens(&[], expire(1, 0), &[expired(1)]);
+    happens(&[expired(1)], expire(1, 0), &[]);
+    let refused = Rejection::Expired(build(1));
+    is_refused(&[expired(1)], assign(&["v1"], 1), refused);
+    happens(&[expired(1)], assign(&["v1"], 2), &[assigned(&["v1"], 2)]);
+}
+
+#[test]
+fn an_artifact_does_not_expire_if_tags_were_moved_since_it_was_looked_at() {
+    let history = [assigned(&["v1"], 1)];
+    is_refused(&history, expire(1, 0), Rejection::Changed);
+    is_refused(&history, expire(2, 0), Rejection::Changed);
+}
+
+#[test]
 fn a_template_is_deleted_as_it_was_seen() {
     happens(&[], delete(0), &[Event::Deleted {}]);
     let history = [assigned(&["prod"], 1)];
@@ -265,6 +301,7 @@ fn nothing_happens_to_a_template_that_is_gone() {
         show(Visibility::Private),
         assign(&["v1"], 1),
         remove_tag("v1", 1),
+        expire(1, 1),
         delete(1),
     ] {
         is_refused(&[Event::Deleted {}], command, Rejection::Deleted);
@@ -289,7 +326,68 @@ fn command(what: u8, which: u8, seen: Version) -> Command {
     }
 }
 
+/// Where the tags of a template point, as the views know at some moment.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    version: Version,
+    tags: BTreeMap<u8, u8>,
+    ready: BTreeSet<u8>,
+}
+
 proptest! {
+    /// Whatever views the one who lets artifacts expire looks at, however late they are.
+    #[test]
+    fn no_tag_points_to_a_build_whose_artifact_has_expired(
+        tries in prop::collection::vec((0..8_u8, 0..3_u8, 0..5_u8, 0..6_usize), 0..80)
+    ) {
+        let mut template = Template::default();
+        let mut now = Seen::default();
+        let mut past = vec![now.clone()];
+        let mut gone = BTreeSet::new();
+        for (what, tag_number, number, ago) in tries {
+            let text = ["a", "b", "c"][usize::from(tag_number)];
+            let command = match what {
+                // A build is ready, once, and takes its tag.
+                0..=1 => {
+                    if now.ready.insert(number) {
+                        now.tags.insert(tag_number, number);
+                        past.push(now.clone());
+                    }
+                    continue;
+                }
+                2..=3 if now.ready.contains(&number) => assign(&[text], number),
+                4 => match now.tags.get(&tag_number) {
+                    Some(to) => remove_tag(text, *to),
+                    None => continue,
+                },
+                5..=7 => {
+                    let seen = &past[past.len().saturating_sub(ago + 1)];
+                    if !seen.ready.contains(&number) || seen.tags.values().any(|to| *to == number) {
+                        continue;
+                    }
+                    expire(number, seen.version.0)
+                }
+                _ => continue,
+            };
+            for event in decide(&template, command).unwrap_or_default() {
+                template = evolve(template, &event);
+                now.version = template.version().unwrap();
+                match &event {
+                    Event::TagsAssigned { .. } => drop(now.tags.insert(tag_number, number)),
+                    Event::TagRemoved { .. } => drop(now.tags.remove(&tag_number)),
+                    Event::ArtifactExpired { .. } => drop(gone.insert(number)),
+                    Event::Renamed { .. }
+                    | Event::AliasRemoved { .. }
+                    | Event::VisibilityChanged { .. }
+                    | Event::Deleted {} => panic!("nobody asked for {event:?}"),
+                }
+                past.push(now.clone());
+            }
+            let lost: Vec<_> = now.tags.values().filter(|to| gone.contains(*to)).collect();
+            prop_assert!(lost.is_empty(), "{lost:?}");
+        }
+    }
+
     #[test]
     fn a_template_goes_by_one_name_and_its_aliases(tries in tries()) {
         let first = name("app");
@@ -315,7 +413,10 @@ proptest! {
                     Event::Deleted {} => {
                         prop_assert_eq!(&template, &Template::Deleted);
                     }
-                    Event::VisibilityChanged { .. } | Event::TagsAssigned { .. } | Event::TagRemoved { .. } => {}
+                    Event::VisibilityChanged { .. }
+                    | Event::TagsAssigned { .. }
+                    | Event::TagRemoved { .. }
+                    | Event::ArtifactExpired { .. } => {}
                 }
             }
             let Some(version) = template.version() else { break };

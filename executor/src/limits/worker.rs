@@ -5,6 +5,10 @@
 pub struct WorkerLimits {
     /// Builds that are built at once; the rest wait.
     pub concurrent_builds_max: usize,
+    /// Builds of one owner that are built at once.
+    pub owner_concurrent_builds_max: usize,
+    /// Places in line that are recorded in one go, between two looks at the log.
+    pub told_places_max: usize,
     /// How long one attempt of a build may take, in seconds.
     pub build_seconds_max: u64,
     /// How long running builds may go on after the service was asked to end, in seconds.
@@ -41,6 +45,8 @@ impl Default for WorkerLimits {
     fn default() -> Self {
         Self {
             concurrent_builds_max: 2,
+            owner_concurrent_builds_max: 2,
+            told_places_max: 16,
             build_seconds_max: 3600,
             drain_seconds_max: 30,
             read_events_max: 1000,

@@ -196,6 +196,7 @@ impl Scribe {
         let fence = match &command {
             Command::Complete { fence, .. } | Command::Fail { fence, .. } => Some(*fence),
             Command::Request(_)
+            | Command::Queue { .. }
             | Command::Start { .. }
             | Command::Report { .. }
             | Command::Abandon { .. }

@@ -53,6 +53,7 @@ fn a_request_waits_with_all_that_it_says() {
         failure: None,
         cancel: None,
         cache: CacheSummary::default(),
+        expired_at: None,
         artifact: None,
         runtime: None,
         oci: None,

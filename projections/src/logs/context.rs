@@ -64,7 +64,8 @@ impl Context {
             Event::StepFinished(step) => {
                 self.open_steps.remove(&step.index);
             }
-            Event::PhaseStarted(_)
+            Event::Queued(_)
+            | Event::PhaseStarted(_)
             | Event::PhaseFinished(_)
             | Event::CacheHit(_)
             | Event::CacheMissed(_)

@@ -5,7 +5,7 @@
 
 use domain::build::{
     BaseResolved, BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject,
-    CancelRequested, Cancelled, Event, FilesCounted, LogStream, Phase, PhaseFinished,
+    CancelRequested, Cancelled, Event, FilesCounted, LogStream, Phase, PhaseFinished, Queued,
     ReadinessPassed, Requested, RetryScheduled, Snapshotted, Started, StepFinished, StepLogged,
     StepStarted,
 };
@@ -29,6 +29,7 @@ pub(super) fn entries(
     let happened = |phase, text| vec![message(time, phase, text)];
     match event {
         Event::Requested(requested) => vec![accepted(time, id, requested)],
+        Event::Queued(it) => vec![queued(time, *it)],
         Event::Started(it) => vec![started(time, it)],
         Event::PhaseStarted(it) => vec![phase_started(time, it.phase, context)],
         Event::PhaseFinished(it) => vec![phase_finished(time, it)],
@@ -87,6 +88,17 @@ fn accepted(time: Timestamp, id: &BuildId, requested: &Requested) -> LogEntry {
         text.push_str(retry.build.as_str());
     }
     LogEntry::new(time, LogKind::Start, LogLevel::Info, text)
+}
+
+fn queued(time: Timestamp, queued: Queued) -> LogEntry {
+    let text = match queued.place {
+        0 | 1 => "Waiting for a worker: next in line".to_owned(),
+        place => format!("Waiting for a worker: place {place} in line"),
+    };
+    LogEntry {
+        phase: Some("queued".to_owned()),
+        ..LogEntry::new(time, LogKind::Message, LogLevel::Info, text)
+    }
 }
 
 fn started(time: Timestamp, started: &Started) -> LogEntry {

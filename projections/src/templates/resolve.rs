@@ -9,7 +9,7 @@ use domain::template::Visibility;
 use super::{
     TagMove, TemplateRow, name_key, owned_key, public_in_key, public_key, row_key, tag_moves_key,
 };
-use crate::builds::{BuildRow, BuildStatus};
+use crate::builds::BuildRow;
 use crate::store::{Scan, StoreError};
 use crate::views::Views;
 
@@ -87,7 +87,7 @@ impl Views {
         };
         let build = self.build(&build_id)?;
         Ok(build
-            .filter(|build| build.template_id == template.id && build.status == BuildStatus::Ready)
+            .filter(|build| build.template_id == template.id && build.is_usable())
             .map(|build| Resolved { template, build }))
     }
 

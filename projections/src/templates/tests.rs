@@ -5,8 +5,8 @@ use domain::template::Event as TemplateEvent;
 
 use super::*;
 use crate::testing::{
-    History, at, build_id, grown, name, owner, reference, requested, slug, snapshotted, started,
-    step_failure, tag, template_id,
+    History, artifact, at, build_id, grown, name, owner, reference, requested, slug, snapshotted,
+    started, step_failure, tag, template_id,
 };
 use crate::views::Views;
 
@@ -50,6 +50,77 @@ fn renamed(from: &str, to: &str) -> TemplateEvent {
         from: name(from),
         to: name(to),
     }
+}
+
+/// The builds of the template without a tag, and which expires first.
+fn untagged(views: &Views) -> (Vec<(BuildId, Timestamp)>, Option<BuildId>) {
+    let row = views.template(&template_id(1)).unwrap().unwrap();
+    let first = views.longest_untagged().unwrap();
+    let first = first.map(|untagged| {
+        assert_eq!(untagged.template_id, row.id);
+        assert_eq!(row.untagged[&untagged.build_id], untagged.since);
+        untagged.build_id
+    });
+    (row.untagged.into_iter().collect(), first)
+}
+
+fn expired(build: u8) -> TemplateEvent {
+    TemplateEvent::ArtifactExpired {
+        build: build_id(build),
+        artifact: artifact(build),
+    }
+}
+
+#[test]
+fn a_build_is_without_a_tag_from_the_moment_that_the_last_one_left_it() {
+    let mut history = two_builds();
+    assert_eq!(untagged(&history.views()), (Vec::new(), None));
+    // Another tag still points to the first when one is taken away, by hand and by a build.
+    history
+        .template(1, assigned(&["keep"], 1))
+        .ready_build(3, 1, &["v1", "default"]);
+    let since = history.last().time;
+    let second = (vec![(build_id(2), since)], Some(build_id(2)));
+    assert_eq!(untagged(&history.views()), second);
+    history.template(
+        1,
+        TemplateEvent::TagRemoved {
+            tag: tag("keep"),
+            build: Some(build_id(1)),
+        },
+    );
+    let later = history.last().time;
+    let both = vec![(build_id(1), later), (build_id(2), since)];
+    assert_eq!(untagged(&history.views()), (both, Some(build_id(2))));
+    history.template(1, assigned(&["back"], 2));
+    let first = (vec![(build_id(1), later)], Some(build_id(1)));
+    assert_eq!(untagged(&history.views()), first);
+    history.template(1, TemplateEvent::Deleted {});
+    assert_eq!(untagged(&history.views()), (Vec::new(), None));
+}
+
+#[test]
+fn a_reference_means_no_build_whose_artifact_has_expired() {
+    let mut history = two_builds();
+    history.template(
+        1,
+        TemplateEvent::TagRemoved {
+            tag: tag("v1"),
+            build: Some(build_id(1)),
+        },
+    );
+    let exact = format!("acme/my-app:{}", build_id(1));
+    assert_eq!(
+        resolved(&history.views(), "acme", &exact),
+        Some(build_id(1))
+    );
+    history.template(1, expired(1));
+    let views = history.views();
+    assert_eq!(untagged(&views), (Vec::new(), None));
+    assert_eq!(resolved(&views, "acme", &exact), None);
+    let row = views.build(&build_id(1)).unwrap().unwrap();
+    assert_eq!(row.expired_at, Some(history.last().time));
+    assert_eq!(resolved(&views, "acme", "acme/my-app"), Some(build_id(2)));
 }
 
 #[test]

@@ -206,7 +206,7 @@ pub(super) fn build_id(build: &Value) -> BuildId {
     build["build_id"].as_str().unwrap().parse().unwrap()
 }
 
-fn snapshotted() -> build::Snapshotted {
+pub(super) fn snapshotted() -> build::Snapshotted {
     let file = build::FileRecord {
         digest: Digest::ZERO,
         bytes: 1,

@@ -6,10 +6,22 @@ use domain::Digest;
 use domain::ids::ArtifactId;
 use executor::artifact::ArtifactError;
 use executor::layers::{Evicted, Refused};
+use projections::builds::BuildStatus;
 
 use super::find::Entry;
-use super::{CacheDesk, CacheError};
+use super::{CacheDesk, CacheError, each_build};
 use crate::wire::cache::{Collect, Collected, Eviction, Kind, Line, Outcome, Removed};
+
+/// Why an artifact stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// It is not there.
+    Unknown,
+    /// A build or a machine uses it.
+    InUse,
+    /// These templates need it.
+    Needed(BTreeSet<String>),
+}
 
 impl CacheDesk {
     /// Removes one entry, unless it is needed.
@@ -73,30 +85,53 @@ impl CacheDesk {
                 };
                 removed(id.to_string(), vec![one])
             }
-            Err(None) => unknown(id.to_string()),
-            Err(Some(reason)) => needed(id.to_string(), reason),
+            Err(Stays::Unknown) => unknown(id.to_string()),
+            Err(Stays::InUse) => needed(id.to_string(), "a build or a machine uses it".to_owned()),
+            Err(Stays::Needed(references)) => {
+                let references: Vec<_> = references.into_iter().collect();
+                let reason = format!("it is needed by {}", references.join(", "));
+                needed(id.to_string(), reason)
+            }
         })
     }
 
-    /// Removes an artifact, or says why it stays; no reason: it is not there.
-    async fn remove_artifact(
-        &self,
-        id: &ArtifactId,
-    ) -> Result<Result<(), Option<String>>, CacheError> {
+    /// Artifacts of builds that have expired, of which something is still there.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn expired_artifacts(&self) -> Result<BTreeSet<ArtifactId>, CacheError> {
+        self.catch_up().await?;
+        let views = self.views.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            let mut expired = BTreeSet::new();
+            each_build(&views, BuildStatus::Ready, |row| {
+                expired.extend(row.artifact.filter(|_| row.expired_at.is_some()));
+            })?;
+            Ok::<_, CacheError>(expired)
+        });
+        let mut expired = looking.await??;
+        let stored: BTreeSet<_> = self.cache.artifacts.list().await?.into_iter().collect();
+        expired.retain(|id| stored.contains(id));
+        Ok(expired)
+    }
+
+    /// Removes an artifact, or says why it stays.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn remove_artifact(&self, id: &ArtifactId) -> Result<Result<(), Stays>, CacheError> {
         // First the claim, then the look at the log: a build lets go of its artifact only when the
         // log names it, so whoever needs it can be seen from here on.
         let claim = match self.cache.artifacts.claim(id).await {
             Ok(claim) => claim,
             Err(ArtifactError::InUse { .. }) => {
-                return Ok(Err(Some("a build or a machine uses it".to_owned())));
+                return Ok(Err(Stays::InUse));
             }
-            Err(ArtifactError::Missing { .. }) => return Ok(Err(None)),
+            Err(ArtifactError::Missing { .. }) => return Ok(Err(Stays::Unknown)),
             Err(error) => return Err(error.into()),
         };
-        if let Some(references) = self.templates().await?.get(id) {
-            let references: Vec<&str> = references.iter().map(String::as_str).collect();
-            let reason = format!("it is needed by {}", references.join(", "));
-            return Ok(Err(Some(reason)));
+        if let Some(references) = self.templates().await?.remove(id) {
+            return Ok(Err(Stays::Needed(references)));
         }
         self.cache.remove(claim).await?;
         Ok(Ok(()))
@@ -123,8 +158,8 @@ impl CacheDesk {
         Ok(removed(key, vec![one]))
     }
 
-    /// Removes the artifacts that no template needs, and layers until the others take no more than
-    /// their bound. Files stay: builds may be retried.
+    /// Removes the artifacts that no template needs, layers until the others take no more than their
+    /// bound, and the files that no build needs which is under way or may be retried.
     ///
     /// # Errors
     /// [`CacheError`]; what went before it is gone.
@@ -162,6 +197,7 @@ impl CacheDesk {
             );
         }
         gone.extend(layers(&evicted, &sizes));
+        gone.extend(self.collect_files(wanted.dry_run).await?);
         let keys: BTreeSet<&str> = gone.iter().map(|gone| gone.key.as_str()).collect();
         let templates = self.templates().await?;
         let mut kept = self.layer_lines(&templates).await?;

@@ -3,8 +3,8 @@
 use domain::Digest;
 use domain::build::{
     BaseResolved, Event as BuildEvent, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted,
-    ReadinessPassed, RetryOf, RootfsBuilt, StartCommandRan, StepFinished, StepLogged, StepStarted,
-    VmBooted,
+    Queued, ReadinessPassed, RetryOf, RootfsBuilt, StartCommandRan, StepFinished, StepLogged,
+    StepStarted, VmBooted,
 };
 use domain::definition::{ProbeSchedule, Readiness, Source};
 
@@ -45,6 +45,30 @@ pub(super) fn message(
         Some(phase.to_owned()),
         text.to_owned(),
     )
+}
+
+#[test]
+fn a_build_that_waits_says_at_which_place() {
+    let mut history = History::default();
+    history.build(1, requested(1, &["a"]));
+    for place in [3, 1] {
+        history.build(1, BuildEvent::Queued(Queued { place }));
+    }
+    let views = history.views();
+    let entries = views.entries(&build_id(1), 1, 10).unwrap();
+    let told: Vec<_> = entries.iter().map(|entry| entry.message.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "Waiting for a worker: place 3 in line",
+            "Waiting for a worker: next in line"
+        ]
+    );
+    let first = &entries[0];
+    assert_eq!((first.kind, first.level), (LogKind::Message, Info));
+    assert_eq!(first.phase.as_deref(), Some("queued"));
+    // It still waits, and stands in line.
+    assert_eq!(views.queue_position(&build_id(1)).unwrap(), Some(1));
 }
 
 #[test]
