@@ -18,13 +18,14 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 13] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
     "command_line.py",
     "context.py",
     "dockerfile_edges.py",
+    "dockerfiles.py",
     "isolation.py",
     "logs.py",
     "step_failures.py",
