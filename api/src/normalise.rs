@@ -76,6 +76,29 @@ pub enum Refusal {
     NotImplemented(String),
 }
 
+/// The fields of a request; others are let pass.
+const FIELDS: [&str; 19] = [
+    "name",
+    "alias",
+    "tags",
+    "dockerfile",
+    "dockerfile_path",
+    "build_args",
+    "build_target",
+    "base_image",
+    "base_image_auth",
+    "registry_auth",
+    "build_backend",
+    "build_config",
+    "build_context",
+    "build_envs",
+    "build_secrets",
+    "runtime_config",
+    "skip_cache",
+    "start_cmd",
+    "steps",
+];
+
 /// Machines of requests that say nothing.
 const VCPUS_DEFAULT: u32 = 2;
 const MEMORY_MIB_DEFAULT: u32 = 512;
@@ -89,6 +112,42 @@ pub fn build_request(
     owner: &Owner,
     bounds: Bounds<'_>,
 ) -> Result<BuildRequest, Refusal> {
+    let (request, unsupported) = read(body, owner, bounds)?;
+    match unsupported {
+        Some(what) => Err(Refusal::NotImplemented(what)),
+        None => Ok(request),
+    }
+}
+
+/// Reads a request of `owner` that is only looked at.
+///
+/// # Errors
+/// [`Refusal`], with every mistake that was found.
+pub fn inspected_request(
+    body: &Value,
+    owner: &Owner,
+    bounds: Bounds<'_>,
+) -> Result<BuildRequest, Refusal> {
+    read(body, owner, bounds).map(|(request, _)| request)
+}
+
+/// The fields of a request that mean nothing here, except the client's own notes; the first ones of
+/// many.
+pub fn ignored_fields(body: &Value) -> Vec<String> {
+    const SHOWN_COUNT_MAX: usize = 20;
+    let keys = body.as_object().into_iter().flat_map(|body| body.keys());
+    keys.filter(|key| !key.starts_with('_') && !FIELDS.contains(&key.as_str()))
+        .map(|key| key.chars().take(80).collect())
+        .take(SHOWN_COUNT_MAX)
+        .collect()
+}
+
+/// A request, and what of it cannot be built yet.
+fn read(
+    body: &Value,
+    owner: &Owner,
+    bounds: Bounds<'_>,
+) -> Result<(BuildRequest, Option<String>), Refusal> {
     let problems = Problems::new(bounds.limits.problem_count_max);
     let Some(top) = Fields::top(body, &problems) else {
         return Err(problems.into_refusal());
@@ -108,14 +167,11 @@ pub fn build_request(
     if !problems.is_empty() {
         return Err(problems.into_refusal());
     }
-    if let Some(what) = source.unsupported {
-        return Err(Refusal::NotImplemented(what));
-    }
     let Some(definition_source) = source.source else {
         // A source that is missing has left a problem; this keeps it an error if it has not.
         return Err(problems.into_refusal());
     };
-    Ok(BuildRequest {
+    let request = BuildRequest {
         namespace,
         name,
         tags,
@@ -126,13 +182,14 @@ pub fn build_request(
             runtime,
             config,
             skip_cache,
-            secret_ids: Vec::new(),
+            secret_ids: secrets::ids(top).into_iter().collect(),
         },
         context,
         backend: source.backend,
         source_type: source.source_type,
         secrets,
-    })
+    };
+    Ok((request, source.unsupported))
 }
 
 fn config(top: Fields<'_>, executor: &Executor) -> BuildConfig {

@@ -5,6 +5,7 @@ pub mod bases;
 pub mod cache;
 pub mod context;
 pub mod first_key;
+pub mod inspect;
 pub mod keys;
 pub mod operator;
 pub mod present;
@@ -56,6 +57,8 @@ pub struct App {
     pub clock: ClockHandle,
     /// Room for open streams.
     pub streams: Arc<Semaphore>,
+    /// Room for large requests that are only looked at.
+    pub inspections: Semaphore,
     /// Requests that are being answered, and streams.
     pub open: TaskTracker,
     /// Says that the service stops: streams end.

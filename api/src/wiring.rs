@@ -307,6 +307,7 @@ async fn app(
         uploads: desk.uploads.clone(),
         desk,
         streams: Arc::new(Semaphore::new(config.limits.open_stream_count_max)),
+        inspections: Semaphore::new(config.limits.inspection_count_max),
         open: TaskTracker::new(),
         stopping: CancellationToken::new(),
         ready_from: log.head(),

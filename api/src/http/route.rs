@@ -8,14 +8,17 @@ use super::error::ApiError;
 
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(strum::EnumIter))]
 pub enum Route {
     /// `GET /healthz`: the process answers.
     Health,
     /// `GET /readyz`: everything that builds need is there.
     Ready,
+    /// `GET /openapi.json`: what there is.
+    OpenApi,
     /// `GET /v1/machines`: for the client's doctor.
     Machines,
-    /// `GET /v1/templates`
+    /// `GET /v1/templates`, and `POST /v1/templates`: builds and answers when it is over.
     Templates,
     /// `POST /v1/templates/build`: builds and streams the log.
     BuildStream,
@@ -29,18 +32,26 @@ pub enum Route {
     CancelBuild(String),
     /// `POST /v1/templates/builds/{id}/retry`
     RetryBuild(String),
+    /// `POST /v1/templates/validate`: whether a request would be accepted.
+    Validate,
+    /// `POST /v1/templates/plan`: what a request would build.
+    Plan,
     /// `POST /v1/templates/blobs/preflight`
     Preflight,
     /// `PUT /v1/templates/blobs/{id}`
     Blob(String),
     /// `GET /v1/templates/refs/{ref}`
     Template(String),
+    /// `GET /v1/templates/refs/{ref}/builds`
+    History(String),
+    /// `GET /v1/templates/{id}/builds`
+    HistoryById(String),
     /// Published, and not served yet.
     Later(&'static str),
 }
 
 /// Subresources of a reference.
-const SUBRESOURCES: [&str; 5] = ["tags", "aliases", "rename", "visibility", "builds"];
+const SUBRESOURCES: [&str; 4] = ["tags", "aliases", "rename", "visibility"];
 
 impl Route {
     /// Where `raw_path` leads to.
@@ -55,6 +66,7 @@ impl Route {
         let found = match segments.as_slice() {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
+            ["openapi.json"] => Self::OpenApi,
             ["v1", "machines"] => Self::Machines,
             ["v1", "templates", rest @ ..] => return Self::find_template(rest),
             ["v1", "template-warm-pools", ..] => Self::Later("template warm pools"),
@@ -75,11 +87,15 @@ impl Route {
             ["builds", _, "promote"] => Self::Later("promoting a build"),
             ["blobs", "preflight"] => Self::Preflight,
             ["blobs", id] => Self::Blob((*id).to_owned()),
-            ["validate"] => Self::Later("validating a template"),
-            ["plan"] => Self::Later("planning a template"),
+            ["validate"] => Self::Validate,
+            ["plan"] => Self::Plan,
             ["claims"] | ["claims", _] => Self::Later("reserving names"),
             ["namespaces", _] => Self::Later("namespaces"),
             ["refs", name] if !name.is_empty() => Self::Template((*name).to_owned()),
+            ["refs", name, "builds"] if !name.is_empty() => Self::History((*name).to_owned()),
+            ["refs", namespace, name, "builds"] if !namespace.is_empty() && !name.is_empty() => {
+                Self::History(format!("{namespace}/{name}"))
+            }
             ["refs", _, sub] if SUBRESOURCES.contains(sub) => {
                 Self::Later("changing and listing what belongs to a template")
             }
@@ -90,6 +106,7 @@ impl Route {
             ["refs", namespace, name] if !namespace.is_empty() && !name.is_empty() => {
                 Self::Template(format!("{namespace}/{name}"))
             }
+            [id, "builds"] if id.starts_with("tmpl_") => Self::HistoryById((*id).to_owned()),
             [id] | [id, ..] if id.starts_with("tmpl_") => {
                 Self::Later("templates by id (ask /v1/templates/refs/{id} instead)")
             }
@@ -102,15 +119,20 @@ impl Route {
     pub fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::Health | Self::Ready => &["GET", "HEAD"],
-            Self::Machines
-            | Self::Templates
+            Self::Templates => &["GET", "POST"],
+            Self::OpenApi
+            | Self::Machines
             | Self::Build(_)
             | Self::BuildLogs(_)
-            | Self::Template(_) => &["GET"],
+            | Self::Template(_)
+            | Self::History(_)
+            | Self::HistoryById(_) => &["GET"],
             Self::BuildStream
             | Self::Builds
             | Self::CancelBuild(_)
             | Self::RetryBuild(_)
+            | Self::Validate
+            | Self::Plan
             | Self::Preflight => &["POST"],
             Self::Blob(_) => &["PUT"],
             Self::Later(_) => &[],
@@ -119,7 +141,7 @@ impl Route {
 
     /// Whether the path answers to everybody.
     pub fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Ready)
+        matches!(self, Self::Health | Self::Ready | Self::OpenApi)
     }
 
     /// The route as logs name it, without what callers put into it.
@@ -127,17 +149,22 @@ impl Route {
         match self {
             Self::Health => "/healthz",
             Self::Ready => "/readyz",
+            Self::OpenApi => "/openapi.json",
             Self::Machines => "/v1/machines",
             Self::Templates => "/v1/templates",
             Self::BuildStream => "/v1/templates/build",
             Self::Builds => "/v1/templates/builds",
-            Self::Build(_) => "/v1/templates/builds/{id}",
-            Self::BuildLogs(_) => "/v1/templates/builds/{id}/logs",
-            Self::CancelBuild(_) => "/v1/templates/builds/{id}/cancel",
-            Self::RetryBuild(_) => "/v1/templates/builds/{id}/retry",
+            Self::Build(_) => "/v1/templates/builds/{build_id}",
+            Self::BuildLogs(_) => "/v1/templates/builds/{build_id}/logs",
+            Self::CancelBuild(_) => "/v1/templates/builds/{build_id}/cancel",
+            Self::RetryBuild(_) => "/v1/templates/builds/{build_id}/retry",
+            Self::Validate => "/v1/templates/validate",
+            Self::Plan => "/v1/templates/plan",
             Self::Preflight => "/v1/templates/blobs/preflight",
-            Self::Blob(_) => "/v1/templates/blobs/{id}",
+            Self::Blob(_) => "/v1/templates/blobs/{blob_id}",
             Self::Template(_) => "/v1/templates/refs/{ref}",
+            Self::History(_) => "/v1/templates/refs/{ref}/builds",
+            Self::HistoryById(_) => "/v1/templates/{id}/builds",
             Self::Later(_) => "later",
         }
     }
@@ -188,6 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn builds_of_a_template_stand_behind_its_reference_or_its_id() {
+        let history = |name: &str| Route::History(name.to_owned());
+        for (path, route) in [
+            ("/v1/templates/refs/x/builds", history("x")),
+            (
+                "/v1/templates/refs/acme%2Fx%3Av1/builds",
+                history("acme/x:v1"),
+            ),
+            ("/v1/templates/refs/acme/x:v1/builds/", history("acme/x:v1")),
+            (
+                "/v1/templates/tmpl_x/builds",
+                Route::HistoryById("tmpl_x".to_owned()),
+            ),
+        ] {
+            assert_eq!(Route::find(path).unwrap(), route, "{path}");
+        }
+    }
+
+    #[test]
     fn fixed_names_win_and_what_comes_later_is_known() {
         assert_eq!(
             Route::find("/v1/templates/build").unwrap(),
@@ -197,11 +243,9 @@ mod tests {
         for path in [
             "/v1/templates/refs/x/tags",
             "/v1/templates/refs/x/aliases/acme%2Fy",
-            "/v1/templates/validate",
             "/v1/templates/builds/tb_x/promote",
             "/v1/template-warm-pools",
             "/v1/template-warm-pools/x/drain",
-            "/v1/templates/tmpl_x/builds",
         ] {
             assert!(matches!(Route::find(path), Ok(Route::Later(_))), "{path}");
         }

@@ -1,0 +1,215 @@
+//! The description against the route table, against the published contract, and against answers.
+
+mod contract;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{LazyLock, Mutex};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use strum::IntoEnumIterator as _;
+
+use super::super::route::Route;
+
+static DESCRIPTION: LazyLock<Value> = LazyLock::new(super::document);
+
+/// The components, with every object closed: an answer may bring no key that is not described, though
+/// the description lets later versions bring more.
+static STRICT: LazyLock<Value> = LazyLock::new(|| {
+    let mut components = DESCRIPTION["components"].clone();
+    close(&mut components["schemas"]);
+    components
+});
+
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            object.values_mut().for_each(close);
+            let is_object = object.get("type").is_some_and(|kind| kind == "object");
+            if is_object && object.contains_key("properties") {
+                object
+                    .entry("additionalProperties")
+                    .or_insert_with(|| false.into());
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(close),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Checks `value` against `schema`.
+#[track_caller]
+fn fits(schema: &Value, value: &Value) {
+    static VALIDATORS: Mutex<BTreeMap<String, Validator>> = Mutex::new(BTreeMap::new());
+    let mut validators = VALIDATORS.lock().unwrap();
+    let validator = validators.entry(schema.to_string()).or_insert_with(|| {
+        let mut whole = schema.clone();
+        close(&mut whole);
+        whole["components"] = STRICT.clone();
+        jsonschema::draft202012::options()
+            .should_validate_formats(true)
+            .build(&whole)
+            .unwrap()
+    });
+    let problems: Vec<String> = validator
+        .iter_errors(value)
+        .map(|problem| format!("{}: {problem}", problem.instance_path()))
+        .collect();
+    drop(validators);
+    assert!(
+        problems.is_empty(),
+        "{schema} does not describe {value}: {problems:#?}"
+    );
+}
+
+/// Checks an entry of a log.
+#[track_caller]
+pub(in crate::http) fn is_log_entry(entry: &Value) {
+    fits(&super::operation::schema("TemplateBuildLogEntry"), entry);
+}
+
+/// Checks the answer to a request: its status is described for the route, and its body is what is
+/// described for the status.
+#[track_caller]
+pub(in crate::http) fn is_described(method: &str, path: &str, status: u16, body: &Value) {
+    let operation = described(method, path);
+    let answer = &operation["responses"][status.to_string()];
+    assert!(
+        !answer.is_null(),
+        "{method} {path} is not described to answer {status}"
+    );
+    let answer = resolved(answer);
+    fits(&answer["content"]["application/json"]["schema"], body);
+}
+
+/// Checks a refusal by any method of the path.
+#[track_caller]
+pub(in crate::http) fn is_described_refusal(path: &str, status: u16, body: &Value) {
+    fits(&super::operation::schema("ErrorResponse"), body);
+    let Ok(route) = Route::find(path) else {
+        return;
+    };
+    let by_any = DESCRIPTION["paths"][route.name()].as_object();
+    let Some(by_any) = by_any else {
+        assert!(matches!(route, Route::Later(_)), "{path} is not described");
+        return;
+    };
+    let described = by_any
+        .values()
+        .any(|operation| !operation["responses"][status.to_string()].is_null());
+    assert!(described, "{path} is not described to answer {status}");
+}
+
+#[track_caller]
+fn described(method: &str, path: &str) -> &'static Value {
+    let route = Route::find(path).unwrap();
+    let operation = &DESCRIPTION["paths"][route.name()][method.to_ascii_lowercase()];
+    assert!(!operation.is_null(), "{method} {path} is not described");
+    operation
+}
+
+/// What a reference into the description means; what is none means itself.
+fn resolved(value: &'static Value) -> &'static Value {
+    match value["$ref"].as_str() {
+        None => value,
+        Some(reference) => {
+            let place = reference.trim_start_matches('#');
+            let found = DESCRIPTION.pointer(place);
+            found.unwrap_or_else(|| panic!("{reference} means nothing"))
+        }
+    }
+}
+
+fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Object(object) => {
+            if let Some(Value::String(reference)) = object.get("$ref") {
+                found.insert(reference);
+            }
+            object.values().for_each(|value| references(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// `path` with something in the place of its parameters.
+fn filled(path: &str) -> String {
+    path.replace("{id}", "tmpl_x")
+        .replace("{build_id}", "tb_x")
+        .split('/')
+        .map(|segment| {
+            if segment.starts_with('{') {
+                "x"
+            } else {
+                segment
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+fn methods(path: &Value) -> BTreeSet<String> {
+    let methods = path.as_object().into_iter().flat_map(|path| path.keys());
+    methods.map(|method| method.to_ascii_uppercase()).collect()
+}
+
+#[test]
+fn every_route_is_described_with_its_methods() {
+    for route in Route::iter().filter(|route| !matches!(route, Route::Later(_))) {
+        let path = route.name();
+        let routed: BTreeSet<String> = route.methods().iter().map(ToString::to_string).collect();
+        assert_eq!(methods(&DESCRIPTION["paths"][path]), routed, "{path}");
+    }
+}
+
+#[test]
+fn every_described_path_is_routed_and_open_to_whom_it_says() {
+    for (path, operations) in DESCRIPTION["paths"].as_object().unwrap() {
+        let route = Route::find(&filled(path)).unwrap();
+        assert_eq!(route.name(), path);
+        for (method, operation) in operations.as_object().unwrap() {
+            let is_public = operation["security"] == json!([]);
+            assert_eq!(is_public, route.is_public(), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn every_reference_means_something_and_every_component_is_used() {
+    let mut found = BTreeSet::new();
+    references(&DESCRIPTION, &mut found);
+    for reference in &found {
+        let place = reference.trim_start_matches('#');
+        assert!(DESCRIPTION.pointer(place).is_some(), "{reference}");
+    }
+    for kind in ["schemas", "responses", "headers"] {
+        for name in DESCRIPTION["components"][kind].as_object().unwrap().keys() {
+            let reference = format!("#/components/{kind}/{name}");
+            assert!(found.contains(reference.as_str()), "nobody needs {name}");
+        }
+    }
+}
+
+#[test]
+fn operations_have_names_of_their_own_and_say_what_they_are() {
+    let mut names = BTreeSet::new();
+    for operation in super::operations::all() {
+        let operation = operation.to_json();
+        let name = operation["operationId"].as_str().unwrap().to_owned();
+        assert!(names.insert(name.clone()), "{name} is there twice");
+        assert!(!operation["summary"].as_str().unwrap().is_empty(), "{name}");
+        let parameters = operation["parameters"].as_array();
+        for parameter in parameters.into_iter().flatten() {
+            let description = parameter["description"].as_str().unwrap();
+            assert!(!description.is_empty(), "{name}: {parameter}");
+        }
+    }
+}
+
+#[test]
+fn schemas_are_schemas() {
+    for (name, schema) in DESCRIPTION["components"]["schemas"].as_object().unwrap() {
+        assert!(jsonschema::draft202012::meta::is_valid(schema), "{name}");
+    }
+}
