@@ -20,6 +20,11 @@ pub struct BuildkitLimits {
     pub secret_bytes_max: usize,
     /// The longest Dockerfile, in bytes.
     pub dockerfile_bytes_max: usize,
+    /// How many instructions a Dockerfile may have, and how many its base images may add.
+    pub dockerfile_instructions_max: usize,
+    /// How much work replacing a Dockerfile's variables may be: one step for each byte that it makes and
+    /// each place that it looks at.
+    pub dockerfile_expansion_steps_max: usize,
 }
 
 impl Default for BuildkitLimits {
@@ -33,6 +38,8 @@ impl Default for BuildkitLimits {
             output_tail_lines_max: 20,
             secret_bytes_max: 500 * 1024,
             dockerfile_bytes_max: 1024 * 1024,
+            dockerfile_instructions_max: 4_096,
+            dockerfile_expansion_steps_max: 16 * 1024 * 1024,
         }
     }
 }
