@@ -1,10 +1,12 @@
 //! Requests that are only looked at: what a build would record, and nothing recorded.
 
+mod dockerfile;
 mod plan;
 mod remarks;
 
 use std::sync::Arc;
 
+use buildkit::dockerfile::Dockerfile;
 use domain::build::{PinnedBase, Requested};
 use domain::definition::Source;
 use executor::image::ImageReference;
@@ -23,6 +25,8 @@ use crate::normalise::{self, BuildRequest};
 pub struct Inspection {
     /// What would be recorded of it, under ids that nobody will use.
     requested: Requested,
+    /// Its Dockerfile, if it has one.
+    dockerfile: Option<Dockerfile>,
     /// Fields of the request that mean nothing here.
     ignored_fields: Vec<String>,
 }
@@ -45,9 +49,11 @@ pub async fn inspect(
         };
         let read = normalise::inspected_request(&body, &owner, bounds);
         normalise::wipe(&mut body);
-        read.map(|request| (request, normalise::ignored_fields(&body)))
+        let request = read?;
+        let dockerfile = dockerfile::read(&request.definition.source)?;
+        Ok::<_, ApiError>((request, dockerfile, normalise::ignored_fields(&body)))
     });
-    let (mut request, ignored_fields) = reading.await??;
+    let (mut request, dockerfile, ignored_fields) = reading.await??;
     let base = bases::resolve(app, caller, &request)?;
     check_image(&request, base.as_ref())?;
     let files = std::mem::take(&mut request.context);
@@ -67,6 +73,7 @@ pub async fn inspect(
     };
     Ok(Inspection {
         requested: requested(app, caller, request, base, stored, &secrets)?,
+        dockerfile,
         ignored_fields,
     })
 }

@@ -11,7 +11,7 @@ use executor::image::ImageReference;
 use executor::native::step::{Action, Ambient};
 use serde_json::Value;
 
-use super::Inspection;
+use super::{Inspection, dockerfile};
 use crate::http::error::ApiError;
 use crate::service::present;
 use crate::wire::Object;
@@ -19,7 +19,7 @@ use crate::wire::build::BuildConfig;
 use crate::wire::plan::{BuildPlan, ContextManifestSummary, Plan};
 
 /// What stands for the value of a variable, which may be secret: the client writes the same.
-const UNTOLD: &str = "[REDACTED]";
+pub(super) const UNTOLD: &str = "[REDACTED]";
 
 impl Inspection {
     /// The plan.
@@ -117,7 +117,11 @@ impl Inspection {
                 plan.run_steps = commands(steps);
                 plan.build_steps = steps.iter().map(tagged).collect::<Result<_, _>>()?;
             }
-            Source::Dockerfile { .. } => {}
+            Source::Dockerfile { build_args, .. } => {
+                if let Some(dockerfile) = &self.dockerfile {
+                    dockerfile::fill(&mut plan, dockerfile, build_args);
+                }
+            }
         }
         Ok(plan)
     }

@@ -3,7 +3,7 @@
 use domain::definition::{Source, Step};
 use executor::image::ImageReference;
 
-use super::Inspection;
+use super::{Inspection, dockerfile};
 
 impl Inspection {
     /// What the sender of the request may not have meant, each in a sentence that begins with the
@@ -24,7 +24,12 @@ impl Inspection {
                 }
                 remarks.extend(idle_boundary(steps));
             }
-            Source::Dockerfile { .. } => {}
+            Source::Dockerfile { .. } => {
+                let dockerfile = self.dockerfile.iter();
+                let found =
+                    dockerfile.flat_map(|it| dockerfile::remarks(it, &definition.secret_ids));
+                remarks.extend(found);
+            }
         }
         if definition.start_cmd.is_none() && definition.runtime.readiness.is_some() {
             remarks.push(

@@ -103,3 +103,24 @@ fn each_file_of_the_corpus_is_read_as_it_says() {
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
+
+#[test]
+fn the_variables_of_needed_stages_are_known_by_their_names() {
+    let text = "FROM a AS unused\nENV NO=1\nFROM b AS base\nARG P=X\nENV ONE=1 TWO=\"a b\"\n\
+                FROM base\nENV THREE three\nENV $P=4 $Q=5\n";
+    let limits = BuildkitLimits::default();
+    let dockerfile = read(text, &BTreeMap::new(), None, &limits).unwrap();
+    let variables: Vec<(Option<&str>, u32, usize)> = dockerfile
+        .variables()
+        .iter()
+        .map(|variable| (variable.name.known(), variable.line, variable.stage))
+        .collect();
+    let expected = [
+        (Some("ONE"), 5, 1),
+        (Some("TWO"), 5, 1),
+        (Some("THREE"), 7, 2),
+        (Some("X"), 8, 2),
+        (None, 8, 2),
+    ];
+    assert_eq!(variables, expected);
+}

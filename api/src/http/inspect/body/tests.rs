@@ -23,14 +23,16 @@ fn expected(body: &[u8]) -> Option<(Value, Vec<Option<Announced>>)> {
     let files = json.pointer_mut("/build_context/files");
     for file in files.and_then(Value::as_array_mut).into_iter().flatten() {
         let content = file.get_mut("content_base64");
-        let found = content.filter(|content| content.is_string()).map(|content| {
-            let bytes = STANDARD.decode(content.as_str().unwrap()).ok();
-            *content = if bytes.is_some() { "" } else { NO_BASE64 }.into();
-            bytes.map(|bytes| Announced {
-                digest: Digest::of(&bytes),
-                bytes: u64::try_from(bytes.len()).unwrap(),
-            })
-        });
+        let found = content
+            .filter(|content| content.is_string())
+            .map(|content| {
+                let bytes = STANDARD.decode(content.as_str().unwrap()).ok();
+                *content = if bytes.is_some() { "" } else { NO_BASE64 }.into();
+                bytes.map(|bytes| Announced {
+                    digest: Digest::of(&bytes),
+                    bytes: u64::try_from(bytes.len()).unwrap(),
+                })
+            });
         contents.push(found.flatten());
     }
     Some((json, contents))
@@ -51,8 +53,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         "[ -~ü\\n]{0,8}".prop_map(Value::from),
-        prop::collection::vec(any::<u8>(), 0..40)
-            .prop_map(|bytes| STANDARD.encode(bytes).into()),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| STANDARD.encode(bytes).into()),
     ];
     leaf.prop_recursive(5, 40, 6, |inner| {
         let key = prop_oneof![
