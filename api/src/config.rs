@@ -3,7 +3,7 @@
 //! A key that nobody knows is an error that names it: a misspelt setting must not pass for one.
 
 mod build_network;
-mod builtins;
+pub mod builtins;
 mod executor;
 mod http;
 mod logging;

@@ -1,21 +1,26 @@
 //! HTTP: one entry for every request, one file a group of endpoints.
 
 pub mod admin;
+pub mod aliases;
 pub mod auth;
 pub mod blobs;
 pub mod body;
 pub mod builds;
+pub mod claims;
 pub mod create;
 pub mod entry;
 pub mod error;
 pub mod history;
 pub mod inspect;
 pub mod logs;
+pub mod namespaces;
 pub mod openapi;
+pub mod promote;
 pub mod query;
 pub mod reply;
 pub mod request_id;
 pub mod route;
+pub mod tags;
 pub mod templates;
 #[cfg(test)]
 mod tests;

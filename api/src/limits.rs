@@ -32,6 +32,12 @@ pub struct Limits {
     pub step_item_count_max: usize,
     /// Tags of one request.
     pub tag_count_max: usize,
+    /// Tags of one template that were assigned by hand.
+    pub template_tag_count_max: usize,
+    /// Names that one owner may keep for templates that are not there yet.
+    pub claim_count_max: usize,
+    /// Seconds that such a name is kept.
+    pub claim_secs: u64,
     /// Entries of one environment.
     pub env_count_max: usize,
     /// Bytes of a command: of a `run` step, the start command, a readiness command.
@@ -88,6 +94,9 @@ impl Default for Limits {
             step_count_max: 500,
             step_item_count_max: 1000,
             tag_count_max: 32,
+            template_tag_count_max: 1000,
+            claim_count_max: 100,
+            claim_secs: 15 * 60,
             env_count_max: 500,
             command_bytes_max: 64 * 1024,
             text_bytes_max: 8 * 1024,

@@ -3,6 +3,7 @@
 //!
 //! Pure: whether a named file has been uploaded is for [`crate::service`] to find out.
 
+mod changes;
 mod context;
 mod fields;
 mod names;
@@ -21,6 +22,7 @@ use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
 
+pub use changes::{new_name, promoted_tags, reserved_name, tags, visibility};
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};

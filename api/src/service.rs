@@ -3,12 +3,15 @@
 pub mod accept;
 pub mod bases;
 pub mod cache;
+pub mod claims;
 pub mod context;
 pub mod first_key;
 pub mod inspect;
 pub mod keys;
+mod names;
 pub mod operator;
 pub mod present;
+pub mod templates;
 pub mod uploads;
 
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use std::time::Duration;
 use commands::blobs::BlobStore;
 use commands::ids::IdSource;
 use commands::{AnyLog, Dispatcher, Meta};
-use domain::ports::Clock;
+use domain::ports::{Appended, Clock, EventReader as _};
 use domain::recorded::{Actor, Position};
 use executor::vault::Vault;
 use projections::Views;
@@ -26,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::http::error::ApiError;
 use cache::CacheDesk;
 use keys::{Caller, KeyTable};
 use uploads::Uploads;
@@ -103,6 +107,17 @@ impl App {
     /// How long a write waits until it is visible.
     pub fn read_your_write(&self) -> Duration {
         Duration::from_millis(self.config.limits.read_your_write_ms_max)
+    }
+
+    /// Waits until the views show what was appended; if nothing was, all that had happened by then:
+    /// what is so already may be somebody's write that is not shown yet.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] if that takes too long. What was appended stays.
+    pub async fn shown(&self, appended: Option<Appended>) -> Result<(), ApiError> {
+        let position = appended.map_or_else(|| self.log.head(), |appended| appended.position);
+        let shown = self.views.wait_for(position, self.read_your_write()).await;
+        shown.map_err(|stalled| ApiError::unavailable("the views are behind", stalled))
     }
 
     /// Why the service cannot build yet; `None`: it can.

@@ -20,16 +20,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::Event;
-use domain::ids::{BuildId, CommandId};
+use domain::ids::{BuildId, CommandId, TemplateId};
 use domain::name::Namespace;
 use domain::ports::{Append, Appended, Clock, EventAppender, EventReader, LogError};
 use domain::recorded::{Actor, Recorded, StreamName, Version};
-use domain::{build, keys, namespace};
+use domain::{build, keys, namespace, template};
 use tracing::{Instrument, Span, field, info_span};
 
 use crate::limits::DispatchLimits;
 use crate::log::AnyLog;
-use aggregate::{Aggregate, Builds, KeyRing, NameBook};
+use aggregate::{Aggregate, Builds, KeyRing, NameBook, Templates};
 use cache::Cache;
 pub use error::DispatchError;
 use error::ReadError;
@@ -64,6 +64,7 @@ pub struct Dispatcher {
     limits: DispatchLimits,
     builds: Arc<Cache<build::Build>>,
     names: Arc<Cache<namespace::Names>>,
+    templates: Arc<Cache<template::Template>>,
     keys: Arc<Cache<keys::Keys>>,
 }
 
@@ -86,6 +87,7 @@ impl Dispatcher {
             limits,
             builds: Arc::new(Cache::new(states_max)),
             names: Arc::new(Cache::new(states_max)),
+            templates: Arc::new(Cache::new(states_max)),
             keys: Arc::new(Cache::new(states_max)),
         }
     }
@@ -120,6 +122,24 @@ impl Dispatcher {
         let stream = StreamName::Namespace(namespace.clone());
         let span = span::<NameBook>(&command);
         self.dispatch::<NameBook>(&self.names, stream, meta, command)
+            .instrument(span)
+            .await
+    }
+
+    /// Gives a template a command.
+    ///
+    /// # Errors
+    /// [`DispatchError`].
+    pub async fn template(
+        &self,
+        id: &TemplateId,
+        meta: Meta,
+        command: template::Command,
+    ) -> Result<Done<template::Template>, DispatchError<template::Rejection>> {
+        let stream = StreamName::Template(id.clone());
+        let span = span::<Templates>(&command);
+        span.record("template.id", id.as_str());
+        self.dispatch::<Templates>(&self.templates, stream, meta, command)
             .instrument(span)
             .await
     }
@@ -160,6 +180,18 @@ impl Dispatcher {
         namespace: &Namespace,
     ) -> Result<(namespace::Names, Version), DispatchError<Infallible>> {
         self.load::<NameBook>(&self.names, &StreamName::Namespace(namespace.clone()))
+            .await
+    }
+
+    /// What was done to a template so far, and its stream's version.
+    ///
+    /// # Errors
+    /// [`DispatchError::Corrupt`] or [`DispatchError::Log`].
+    pub async fn load_template(
+        &self,
+        id: &TemplateId,
+    ) -> Result<(template::Template, Version), DispatchError<Infallible>> {
+        self.load::<Templates>(&self.templates, &StreamName::Template(id.clone()))
             .await
     }
 
@@ -345,6 +377,7 @@ fn span<A: Aggregate>(command: &A::Command) -> Span {
         "dispatch",
         command.name = A::command_name(command),
         build.id = field::Empty,
+        template.id = field::Empty,
         stream.version = field::Empty,
     )
 }

@@ -1,4 +1,14 @@
 //! Who holds which name. The stream's expected version decides between two who want the same one.
+//!
+//! A namespace says which template *holds* a name, so that nobody else gets it; a template's own
+//! stream says which names it *goes by* ([`crate::template::Template::standing`]). A name that its
+//! holder has left is what a crash between the two streams leaves, and whoever meets it may release
+//! it.
+
+#[cfg(test)]
+mod protocol;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -7,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::ids::TemplateId;
 use crate::name::{Owner, TemplateName};
+use crate::recorded::Version;
 use crate::time::Timestamp;
 
 /// Something that happened to the names of a namespace.
@@ -21,6 +32,10 @@ pub enum Event {
         template_id: TemplateId,
         /// Whose it is.
         owner: Owner,
+        /// The version of the template's stream at which it is to be renamed to it; none for the
+        /// name that the template was made with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        renaming: Option<Version>,
     },
     /// A name is free again.
     NameReleased {
@@ -57,6 +72,18 @@ impl Event {
     }
 }
 
+/// A template that has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The template.
+    pub template_id: TemplateId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The version of the template's stream at which it is, or was, to be renamed to it; none for
+    /// the name that the template was made with. It tells apart two holds of one template.
+    pub renaming: Option<Version>,
+}
+
 /// A name that is kept for somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -68,16 +95,23 @@ pub struct Claim {
     pub expires_at: Timestamp,
 }
 
+impl Claim {
+    /// Whether it still keeps others out.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.expires_at
+    }
+}
+
 /// The names of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    taken: BTreeMap<TemplateName, (TemplateId, Owner)>,
+    taken: BTreeMap<TemplateName, Hold>,
     claims: BTreeMap<TemplateName, Claim>,
 }
 
 impl Names {
-    /// The template that holds `name`, and its owner.
-    pub fn holder(&self, name: &TemplateName) -> Option<&(TemplateId, Owner)> {
+    /// Who holds `name`.
+    pub fn holder(&self, name: &TemplateName) -> Option<&Hold> {
         self.taken.get(name)
     }
 }
@@ -96,20 +130,77 @@ pub enum Command {
         /// The present moment: claims end.
         now: Timestamp,
     },
+    /// Have `name` for this very template, which has another one: it is to be renamed.
+    TakeAlso {
+        /// The name.
+        name: TemplateName,
+        /// The template.
+        template_id: TemplateId,
+        /// Whose it is.
+        owner: Owner,
+        /// The version of the template's stream at which it will be renamed, or not at all.
+        renaming: Version,
+        /// The present moment: claims end.
+        now: Timestamp,
+    },
+    /// Let go of `name`, if it is still held as `hold` says.
+    Release {
+        /// The name.
+        name: TemplateName,
+        /// Who held it when that was found to be of no use.
+        hold: Hold,
+    },
+    /// Let go of every name of a template that is gone.
+    ReleaseAll {
+        /// The template.
+        template_id: TemplateId,
+    },
+    /// Keep `name` for a while for a template that is yet to be made.
+    Claim {
+        /// The name.
+        name: TemplateName,
+        /// Who wants it.
+        owner: Owner,
+        /// The digest of the token that will release it.
+        token_digest: Digest,
+        /// Until when.
+        expires_at: Timestamp,
+        /// How many claims an owner may have at once.
+        claim_count_max: usize,
+        /// The present moment: claims end.
+        now: Timestamp,
+    },
+    /// Give a claim back.
+    ReleaseClaim {
+        /// The digest of its token.
+        token_digest: Digest,
+        /// Who gives it back.
+        owner: Owner,
+        /// The present moment: a claim that has ended is none.
+        now: Timestamp,
+    },
 }
 
 /// Why a command makes nothing happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// It belongs to somebody else.
+    /// It belongs to another template.
     #[error("the name `{0}` is taken")]
     Taken(TemplateName),
-    /// It is kept for somebody else.
+    /// It is kept for somebody.
     #[error("the name `{0}` is reserved")]
     Claimed(TemplateName),
+    /// Nobody has a claim with this token.
+    #[error("there is no such claim")]
+    UnknownClaim,
+    /// The owner keeps too many names already.
+    #[error("at most {0} names can be reserved at once")]
+    TooManyClaims(usize),
 }
 
 /// Decides what `command` makes happen to the names.
+///
+/// An empty list means that what the command wants is so already.
 ///
 /// # Errors
 /// The [`Rejection`] says what stands against it; nothing happens then.
@@ -120,24 +211,121 @@ pub fn decide(state: &Names, command: Command) -> Result<Vec<Event>, Rejection> 
             template_id,
             owner,
             now,
+        } => match state.taken.get(&name) {
+            Some(hold) if hold.owner == owner => Ok(Vec::new()),
+            Some(_) => Err(Rejection::Taken(name)),
+            None => take(state, name, template_id, owner, None, now),
+        },
+        Command::TakeAlso {
+            name,
+            template_id,
+            owner,
+            renaming,
+            now,
+        } => match state.taken.get(&name) {
+            Some(hold) if hold.template_id != template_id => Err(Rejection::Taken(name)),
+            Some(hold) if hold.renaming == Some(renaming) => Ok(Vec::new()),
+            // Held for a rename that came to nothing: from now on for this one.
+            Some(_) | None => take(state, name, template_id, owner, Some(renaming), now),
+        },
+        Command::Release { name, hold } if state.taken.get(&name) == Some(&hold) => {
+            Ok(vec![Event::NameReleased { name }])
+        }
+        Command::Release { .. } => Ok(Vec::new()),
+        Command::ReleaseAll { template_id } => {
+            let held = state.taken.iter();
+            let held = held.filter(|(_, hold)| hold.template_id == template_id);
+            let released =
+                |(name, _): (&TemplateName, _)| Event::NameReleased { name: name.clone() };
+            Ok(held.map(released).collect())
+        }
+        Command::Claim {
+            name,
+            owner,
+            token_digest,
+            expires_at,
+            claim_count_max,
+            now,
         } => {
-            match state.taken.get(&name) {
-                Some((_, holder)) if *holder == owner => return Ok(Vec::new()),
-                Some(_) => return Err(Rejection::Taken(name)),
-                None => {}
-            }
-            match state.claims.get(&name) {
-                Some(claim) if claim.owner != owner && now < claim.expires_at => {
-                    Err(Rejection::Claimed(name))
-                }
-                Some(_) | None => Ok(vec![Event::NameTaken {
-                    name,
-                    template_id,
-                    owner,
-                }]),
-            }
+            let claim = Claim {
+                owner,
+                token_digest,
+                expires_at,
+            };
+            self::claim(state, name, claim, claim_count_max, now)
+        }
+        Command::ReleaseClaim {
+            token_digest,
+            owner,
+            now,
+        } => {
+            let wanted = |claim: &Claim| {
+                claim.token_digest == token_digest && claim.owner == owner && claim.is_live(now)
+            };
+            let found = state.claims.iter().find(|(_, claim)| wanted(claim));
+            let (name, _) = found.ok_or(Rejection::UnknownClaim)?;
+            Ok(vec![Event::ClaimReleased { name: name.clone() }])
         }
     }
+}
+
+/// Gives a name away that no other template has. Whoever reserved it may have it.
+fn take(
+    state: &Names,
+    name: TemplateName,
+    template_id: TemplateId,
+    owner: Owner,
+    renaming: Option<Version>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Rejection> {
+    match state.claims.get(&name) {
+        Some(claim) if claim.owner != owner && claim.is_live(now) => Err(Rejection::Claimed(name)),
+        Some(_) | None => Ok(vec![Event::NameTaken {
+            name,
+            template_id,
+            owner,
+            renaming,
+        }]),
+    }
+}
+
+/// Keeps a name. A claim keeps its own owner out, too: of two who prepare the same template under
+/// one key, the one with the token has it.
+fn claim(
+    state: &Names,
+    name: TemplateName,
+    claim: Claim,
+    claim_count_max: usize,
+    now: Timestamp,
+) -> Result<Vec<Event>, Rejection> {
+    if state.taken.contains_key(&name) {
+        return Err(Rejection::Taken(name));
+    }
+    match state.claims.get(&name) {
+        Some(earlier) if !earlier.is_live(now) => {}
+        Some(earlier) if *earlier == claim => return Ok(Vec::new()),
+        Some(_) => return Err(Rejection::Claimed(name)),
+        None => {}
+    }
+    let live = |other: &&Claim| other.owner == claim.owner && other.is_live(now);
+    if state.claims.values().filter(live).count() >= claim_count_max {
+        return Err(Rejection::TooManyClaims(claim_count_max));
+    }
+    // What has ended is forgotten with the next claim, so that the state stays bounded.
+    let ended = state
+        .claims
+        .iter()
+        .filter(|(other, claim)| **other != name && !claim.is_live(now));
+    let mut events: Vec<Event> = ended
+        .map(|(name, _)| Event::ClaimReleased { name: name.clone() })
+        .collect();
+    events.push(Event::NameClaimed {
+        name,
+        owner: claim.owner,
+        token_digest: claim.token_digest,
+        expires_at: claim.expires_at,
+    });
+    Ok(events)
 }
 
 /// The names after `event`. Every event can follow every state: the last word counts.
@@ -148,11 +336,15 @@ pub fn evolve(mut state: Names, event: &Event) -> Names {
             name,
             template_id,
             owner,
+            renaming,
         } => {
             state.claims.remove(name);
-            state
-                .taken
-                .insert(name.clone(), (template_id.clone(), owner.clone()));
+            let hold = Hold {
+                template_id: template_id.clone(),
+                owner: owner.clone(),
+                renaming: *renaming,
+            };
+            state.taken.insert(name.clone(), hold);
         }
         Event::NameReleased { name } => {
             state.taken.remove(name);
@@ -175,48 +367,4 @@ pub fn evolve(mut state: Names, event: &Event) -> Names {
         }
     }
     state
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn take(owner: &str) -> Command {
-        Command::Take {
-            name: "app".parse().unwrap(),
-            template_id: TemplateId::generate(Timestamp::from_unix_micros(1).unwrap(), [1; 10]),
-            owner: owner.parse().unwrap(),
-            now: Timestamp::from_unix_micros(10).unwrap(),
-        }
-    }
-
-    fn given(events: &[Event]) -> Names {
-        events.iter().fold(Names::default(), evolve)
-    }
-
-    #[test]
-    fn a_name_is_taken_once() {
-        let taken = decide(&Names::default(), take("a")).unwrap();
-        assert_eq!(taken.len(), 1);
-        let names = given(&taken);
-        assert_eq!(decide(&names, take("a")), Ok(Vec::new()));
-        assert_eq!(
-            decide(&names, take("b")),
-            Err(Rejection::Taken("app".parse().unwrap()))
-        );
-    }
-
-    #[test]
-    fn a_claim_keeps_others_out_until_it_ends() {
-        let claimed = |micros| Event::NameClaimed {
-            name: "app".parse().unwrap(),
-            owner: "a".parse().unwrap(),
-            token_digest: Digest::ZERO,
-            expires_at: Timestamp::from_unix_micros(micros).unwrap(),
-        };
-        let refused = Err(Rejection::Claimed("app".parse().unwrap()));
-        assert_eq!(decide(&given(&[claimed(11)]), take("b")), refused);
-        assert!(decide(&given(&[claimed(10)]), take("b")).is_ok_and(|events| events.len() == 1));
-        assert!(decide(&given(&[claimed(11)]), take("a")).is_ok_and(|events| events.len() == 1));
-    }
 }

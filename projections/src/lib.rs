@@ -24,6 +24,7 @@
 //! ```
 
 pub mod builds;
+pub mod claims;
 mod key;
 pub mod limits;
 pub mod logs;

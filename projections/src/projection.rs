@@ -4,6 +4,7 @@ use domain::Event;
 use domain::recorded::Recorded;
 
 use crate::builds::Builds;
+use crate::claims::Claims;
 use crate::logs::Logs;
 use crate::queue::Queue;
 use crate::rows::Rows;
@@ -46,6 +47,7 @@ pub fn revisions() -> String {
         revision::<Logs>(),
         revision::<Templates>(),
         revision::<Queue>(),
+        revision::<Claims>(),
     ]
     .join(" ")
 }
@@ -75,6 +77,7 @@ pub fn apply_batch(
         apply_to::<Logs>(&mut rows, recorded)?;
         apply_to::<Templates>(&mut rows, recorded)?;
         apply_to::<Queue>(&mut rows, recorded)?;
+        apply_to::<Claims>(&mut rows, recorded)?;
         last = Some(LastEvent {
             position: recorded.position,
             stream: recorded.stream.clone(),

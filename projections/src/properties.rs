@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use domain::Event;
 use domain::build::{
     Build, BypassReason, CacheBypassed, CacheMissed, CacheStored, Command, Event as BuildEvent,
     Fence, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted, StepFinished, StepLogged,
     StepStarted, decide, evolve,
 };
 use domain::failure::{Failure, FailureReason};
+use domain::namespace::{self, Command as NameCommand, Names};
 use domain::recorded::{Recorded, StreamName};
-use domain::template::{Event as TemplateEvent, Visibility};
+use domain::template::{self, Command as TemplateCommand, Template, Visibility};
+use domain::{Digest, Event};
 use proptest::prelude::*;
 
 use crate::builds::BuildStatus;
@@ -22,8 +23,8 @@ use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
 use crate::store::{Row, Scan, ViewStore};
 use crate::testing::{
-    History, at, build_id, dump, grown, layer, name, request, slug, snapshot, step_failure, tag,
-    worker,
+    History, at, build_id, dump, grown, layer, name, owner, reference, request, slug, snapshot,
+    step_failure, tag, template_id, worker,
 };
 
 /// One thing that somebody tries. What the rules refuse does not happen.
@@ -31,6 +32,7 @@ use crate::testing::{
 enum Try {
     Build(u8, u8, u32),
     Template(u8, u8, u8),
+    Claim(u8, u8, u8),
 }
 
 const BUILDS: u8 = 4;
@@ -39,9 +41,11 @@ const TEMPLATES: u8 = 2;
 fn tries() -> impl Strategy<Value = Vec<Try>> {
     let build = (1..=BUILDS, 0..24_u8, 0..5_u32)
         .prop_map(|(build, what, detail)| Try::Build(build, what, detail));
-    let template = (1..=TEMPLATES, 0..7_u8, 1..=BUILDS)
+    let template = (1..=TEMPLATES, 0..8_u8, 1..=BUILDS)
         .prop_map(|(template, what, build)| Try::Template(template, what, build));
-    prop::collection::vec(prop_oneof![9 => build, 1 => template], 0..120)
+    let claim =
+        (0..3_u8, 0..3_u8, 0..3_u8).prop_map(|(what, name, token)| Try::Claim(what, name, token));
+    prop::collection::vec(prop_oneof![18 => build, 3 => template, 1 => claim], 0..120)
 }
 
 /// The command of a number; most make progress, so that histories get somewhere.
@@ -145,57 +149,169 @@ fn progress(what: u8, detail: u32) -> Vec<BuildEvent> {
     }
 }
 
-fn template_event(what: u8, build: u8) -> TemplateEvent {
+const NAMES: [&str; 3] = ["app-1", "new", "newer"];
+
+/// What is done to a template by hand, in the order of the service: names are taken before it goes
+/// by them, and released behind.
+fn by_hand(number: u8, what: u8, build: u8, template: &Template) -> Vec<ByHand> {
+    let seen = template.version().unwrap_or_default();
+    let other_name = name(NAMES[usize::from(build % 3)]);
+    let take = ByHand::Names(NameCommand::TakeAlso {
+        name: other_name.clone(),
+        template_id: template_id(number),
+        owner: owner("acme"),
+        renaming: seen,
+        now: at(0),
+    });
+    let rename = ByHand::Template(TemplateCommand::Rename {
+        namespace: slug("acme"),
+        first: name(&format!("app-{number}")),
+        to: other_name.clone(),
+        seen,
+    });
+    let visibility = [Visibility::Private, Visibility::Public][usize::from(build % 2)];
     match what {
-        0 => TemplateEvent::VisibilityChanged {
-            visibility: Visibility::Public,
-        },
-        1..=2 => TemplateEvent::TagsAssigned {
+        0 => vec![ByHand::Template(TemplateCommand::SetVisibility {
+            visibility,
+        })],
+        1..=2 => vec![ByHand::Template(TemplateCommand::AssignTags {
             tags: vec![tag("v1"), tag("x")],
             build: build_id(build),
-        },
-        3 => TemplateEvent::TagRemoved { tag: tag("v1") },
-        4 => TemplateEvent::Renamed {
+        })],
+        3 => vec![ByHand::Template(TemplateCommand::RemoveTag {
+            tag: tag("v1"),
+            build: build_id(build),
+        })],
+        4 => vec![take, rename],
+        // Somebody crashed.
+        5 => vec![take],
+        6 => vec![ByHand::Template(TemplateCommand::RemoveAlias {
             namespace: slug("acme"),
-            from: name("app-1"),
-            to: name("new"),
-        },
-        5 => TemplateEvent::AliasRemoved {
-            namespace: slug("acme"),
-            alias: name("app-1"),
-        },
-        _ => TemplateEvent::Deleted {},
+            alias: other_name,
+        })],
+        _ => vec![
+            ByHand::Template(TemplateCommand::Delete { seen }),
+            ByHand::Names(NameCommand::ReleaseAll {
+                template_id: template_id(number),
+            }),
+        ],
     }
+}
+
+enum ByHand {
+    Names(NameCommand),
+    Template(TemplateCommand),
+}
+
+fn claim(what: u8, text: u8, token: u8) -> NameCommand {
+    let token_digest = Digest::of(&[token]);
+    let (owner, now) = (owner("acme"), at(i64::from(what)));
+    match what {
+        // Those that end at once are replaced by the next.
+        0 | 1 => NameCommand::Claim {
+            name: name(NAMES[usize::from(text)]),
+            owner,
+            token_digest,
+            expires_at: at(1 + i64::from(token)),
+            claim_count_max: 2,
+            now,
+        },
+        _ => NameCommand::ReleaseClaim {
+            token_digest,
+            owner,
+            now,
+        },
+    }
+}
+
+/// All that happened, and what the rules say has become of it.
+#[derive(Default)]
+struct Played {
+    history: History,
+    builds: BTreeMap<u8, Build>,
+    names: Names,
+    templates: BTreeMap<u8, Template>,
+}
+
+impl Played {
+    fn build(&mut self, number: u8, what: u8, detail: u32) {
+        let state = self.builds.remove(&number).unwrap_or(Build::Absent);
+        let events = decide(&state, command(&state, number, what, detail));
+        let state = events
+            .unwrap_or_default()
+            .into_iter()
+            .fold(state, |state, event| {
+                let state = evolve(state, &event);
+                self.history.build(number, event);
+                state
+            });
+        self.builds.insert(number, state);
+    }
+
+    fn names(&mut self, command: NameCommand) -> bool {
+        let Ok(events) = namespace::decide(&self.names, command) else {
+            return false;
+        };
+        for event in events {
+            self.names = namespace::evolve(std::mem::take(&mut self.names), &event);
+            self.history.namespace("acme", event);
+        }
+        true
+    }
+
+    fn template(&mut self, number: u8, command: TemplateCommand) -> bool {
+        let state = self.templates.entry(number).or_default();
+        let Ok(events) = template::decide(state, command) else {
+            return false;
+        };
+        for event in events {
+            *state = template::evolve(std::mem::take(state), &event);
+            self.history.template(number, event);
+        }
+        true
+    }
+
+    fn by_hand(&mut self, number: u8, what: u8, build: u8) {
+        let template = self.templates.entry(number).or_default();
+        for command in by_hand(number, what, build, template) {
+            let happened = match command {
+                ByHand::Names(command) => self.names(command),
+                ByHand::Template(command) => self.template(number, command),
+            };
+            if !happened {
+                return;
+            }
+        }
+    }
+}
+
+/// What happened, and what the rules say has become of it.
+fn play_all(tries: &[Try]) -> Played {
+    let mut played = Played::default();
+    for number in 1..=TEMPLATES {
+        played.names(NameCommand::Take {
+            name: name(&format!("app-{number}")),
+            template_id: template_id(number),
+            owner: owner("acme"),
+            now: at(0),
+        });
+    }
+    for attempt in tries {
+        match *attempt {
+            Try::Build(build, what, detail) => played.build(build, what, detail),
+            Try::Template(template, what, build) => played.by_hand(template, what, build),
+            Try::Claim(what, name, token) => {
+                played.names(claim(what, name, token));
+            }
+        }
+    }
+    played
 }
 
 /// What happened, and what the rules say has become of the builds.
 fn play(tries: &[Try]) -> (History, BTreeMap<u8, Build>) {
-    let mut history = History::default();
-    let mut states = BTreeMap::new();
-    for number in 1..=TEMPLATES {
-        history.name_taken("acme", &format!("app-{number}"), number);
-    }
-    for attempt in tries {
-        match *attempt {
-            Try::Build(build, what, detail) => {
-                let state = states.remove(&build).unwrap_or(Build::Absent);
-                let events = decide(&state, command(&state, build, what, detail));
-                let state = events
-                    .unwrap_or_default()
-                    .into_iter()
-                    .fold(state, |state, event| {
-                        let state = evolve(state, &event);
-                        history.build(build, event);
-                        state
-                    });
-                states.insert(build, state);
-            }
-            Try::Template(template, what, build) => {
-                history.template(template, template_event(what, build));
-            }
-        }
-    }
-    (history, states)
+    let played = play_all(tries);
+    (played.history, played.builds)
 }
 
 /// Applies events in batches of these sizes, the last size for the rest.
@@ -284,6 +400,24 @@ proptest! {
                 prop_assert_eq!(entry.kind.is_terminal(), ends, "{:?}", entry);
                 prop_assert_eq!(entry.kind == LogKind::Start, entry.offset == 0);
             }
+        }
+    }
+
+    #[test]
+    fn a_name_means_the_template_that_goes_by_it(tries in tries()) {
+        let played = play_all(&tries);
+        let views = played.history.views();
+        for text in NAMES.into_iter().chain(["app-2"]) {
+            let goes_by = (1..=TEMPLATES).find_map(|number| {
+                let first = name(&format!("app-{number}"));
+                let template = played.templates.get(&number).cloned().unwrap_or_default();
+                let version = template.version()?;
+                template
+                    .goes_by(&name(text), &first)
+                    .then(|| (template_id(number), version))
+            });
+            let found = views.find(&owner("acme"), &reference(text)).unwrap();
+            prop_assert_eq!(found.map(|row| (row.id, row.version)), goes_by, "{}", text);
         }
     }
 

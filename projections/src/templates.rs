@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use domain::build::{self, Requested};
 use domain::ids::{BuildId, TemplateId};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
-use domain::recorded::{Position, Recorded, StreamName};
+use domain::recorded::{Position, Recorded, StreamName, Version};
 use domain::template::Visibility;
 use domain::time::Timestamp;
 use domain::{Event, namespace, template};
@@ -49,6 +49,8 @@ pub struct TemplateRow {
     pub ready: Option<ReadyBuild>,
     /// Since when it is gone, if it is.
     pub deleted_at: Option<Timestamp>,
+    /// How often something was done to it by hand.
+    pub version: Version,
 }
 
 /// Where a tag points to.
@@ -109,6 +111,10 @@ fn public_key() -> Key {
     Key::table("templates/public")
 }
 
+fn public_in_key(namespace: &Namespace) -> Key {
+    Key::table("templates/public-in").text(namespace.as_str())
+}
+
 fn tag_moves_key(id: &TemplateId, tag: &Tag) -> Key {
     Key::table("templates/tag-moves")
         .text(id.as_str())
@@ -121,7 +127,7 @@ fn pending_key(build: &BuildId) -> Key {
 
 impl Projection for Templates {
     const NAME: &'static str = "templates";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn apply(rows: &mut Rows<'_>, recorded: &Recorded<Event>) -> Result<(), ApplyError> {
         match (&recorded.stream, &recorded.event) {
@@ -191,10 +197,12 @@ fn apply_namespace(
             name,
             template_id,
             owner,
+            ..
         } => {
-            rows.put(name_key(slug, name), template_id)?;
-            // A second name belongs to a rename, which says so in the template's own stream.
+            // A further name belongs to a rename, which says so in the template's own stream: until
+            // then the template does not go by it.
             if rows.bytes(&row_key(template_id))?.is_none() {
+                rows.put(name_key(slug, name), template_id)?;
                 let row = TemplateRow {
                     id: template_id.clone(),
                     owner: owner.clone(),
@@ -207,6 +215,7 @@ fn apply_namespace(
                     updated_at: recorded.time,
                     ready: None,
                     deleted_at: None,
+                    version: Version::EMPTY,
                 };
                 put(rows, &row)?;
             }
@@ -231,7 +240,6 @@ fn apply_template(
         } => {
             rows.put(name_key(namespace, to), id)?;
             change(rows, recorded, id, |row, _| {
-                row.namespace = namespace.clone();
                 row.name = to.clone();
                 row.aliases.remove(to);
                 row.aliases.insert(from.clone(), recorded.time);
@@ -257,7 +265,7 @@ fn apply_template(
                 }
             })
         }
-        template::Event::TagRemoved { tag } => change(rows, recorded, id, |row, moves| {
+        template::Event::TagRemoved { tag, .. } => change(rows, recorded, id, |row, moves| {
             if row.tags.remove(tag).is_some() {
                 moves.push((tag.clone(), moved(recorded, None)));
             }
@@ -284,6 +292,9 @@ fn change(
     let mut moves = Vec::new();
     work(&mut row, &mut moves);
     row.updated_at = recorded.time;
+    if matches!(recorded.stream, StreamName::Template(_)) {
+        row.version = recorded.version.plus(1);
+    }
     for (tag, tag_move) in moves {
         let key = tag_moves_key(id, &tag).number(recorded.position.raw());
         rows.put(key, &tag_move)?;
@@ -323,11 +334,10 @@ fn moved(recorded: &Recorded<Event>, build: Option<&BuildId>) -> TagMove {
 fn put(rows: &mut Rows<'_>, row: &TemplateRow) -> Result<(), StoreError> {
     let listed = row.ready.is_some() && row.deleted_at.is_none();
     let owned = owned_key(&row.owner).text(row.id.as_str());
+    let is_public = listed && row.visibility == Visibility::Public;
     let public = public_key().text(row.id.as_str());
-    for (key, there) in [
-        (owned, listed),
-        (public, listed && row.visibility == Visibility::Public),
-    ] {
+    let public_in = public_in_key(&row.namespace).text(row.id.as_str());
+    for (key, there) in [(owned, listed), (public, is_public), (public_in, is_public)] {
         if there {
             rows.put(key, &row.id)?;
         } else {

@@ -110,6 +110,7 @@ impl History {
             name: name(text),
             template_id: template_id(number),
             owner: owner(slug),
+            renaming: None,
         };
         self.namespace(slug, event)
     }

@@ -1,13 +1,18 @@
 //! Builtin templates: those of the system's namespace, which are made from images.
 
 use ::executor::image::ImageReference;
+use domain::ids::TemplateId;
 use domain::name::{Namespace, Qualifier, TemplateRef};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
+/// The name of the builtin template, in the system's namespace.
+pub const BASE_NAME: &str = "base";
+/// Its id, which nothing else can have: ids begin with the time when they were made.
+pub const BASE_ID: &str = "tmpl_00000000000000000000000000";
 /// The tags of a builtin template: it has one version, the configured image.
-const TAGS: [&str; 2] = ["default", "latest"];
+pub const TAGS: [&str; 2] = ["default", "latest"];
 
 /// The builtin templates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,20 +42,21 @@ impl Default for Builtin {
 impl Builtins {
     /// The image of the builtin template that `reference` means.
     pub fn image(&self, reference: &TemplateRef) -> Option<&str> {
-        let TemplateRef::Named {
-            namespace: Some(namespace),
-            name,
-            qualifier,
-        } = reference
-        else {
-            return None;
+        let (namespace, name, qualifier) = match reference {
+            TemplateRef::Id(id) => return is_base(id).then_some(&self.base.image),
+            TemplateRef::Named {
+                namespace: Some(namespace),
+                name,
+                qualifier,
+            } => (namespace, name, qualifier),
+            TemplateRef::Named { .. } => return None,
         };
         let has_tag = match qualifier {
             None => true,
             Some(Qualifier::Tag(tag)) => TAGS.contains(&tag.as_str()),
             Some(Qualifier::Build(_)) => false,
         };
-        let known = *namespace == Namespace::system() && name.as_str() == "base" && has_tag;
+        let known = *namespace == Namespace::system() && name.as_str() == BASE_NAME && has_tag;
         known.then_some(self.base.image.as_str())
     }
 
@@ -63,6 +69,10 @@ impl Builtins {
             }),
         }
     }
+}
+
+fn is_base(id: &TemplateId) -> bool {
+    id.as_str() == BASE_ID
 }
 
 #[cfg(test)]
@@ -83,6 +93,8 @@ mod tests {
             ("acme/base:latest", false),
             ("base", false),
             ("base:latest", false),
+            (BASE_ID, true),
+            ("tmpl_01arz3ndektsv4rrffq69g5fav", false),
         ] {
             let image = builtins.image(&text.parse().unwrap());
             assert_eq!(image, is_builtin.then_some("ubuntu:22.04"), "{text}");

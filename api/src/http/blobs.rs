@@ -28,8 +28,7 @@ pub async fn preflight(
     body: &mut Body,
 ) -> Result<HttpResponse, ApiError> {
     let limits = &app.config.limits;
-    let json = body.json(limits.json_body_bytes_max).await?;
-    let json = json.ok_or_else(|| ApiError::field("", "is empty; a JSON object is expected"))?;
+    let json = body.required_json(limits.json_body_bytes_max).await?;
     let entries = normalise::preflight(&json, limits)?;
     let files: Vec<_> = entries
         .iter()

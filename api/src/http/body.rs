@@ -110,6 +110,15 @@ impl Body {
         }
     }
 
+    /// The body as JSON, which must be there.
+    ///
+    /// # Errors
+    /// As [`Body::json`]; [`ApiError::Invalid`] if it is empty.
+    pub async fn required_json(&mut self, bytes_max: usize) -> Result<Value, ApiError> {
+        let value = self.json(bytes_max).await?;
+        value.ok_or_else(|| ApiError::field("", "is empty; a JSON object is expected"))
+    }
+
     /// Reads what is left and throws it away, so that the caller reads the answer instead of
     /// a reset connection; gives up beyond the bound.
     pub async fn drain(&mut self, bytes_max: u64) {

@@ -16,7 +16,8 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
 use super::{
-    auth, blobs, builds, create, history, inspect, logs, openapi, reply, request_id, templates,
+    auth, blobs, builds, claims, create, inspect, logs, namespaces, openapi, promote, reply,
+    request_id, templates,
 };
 use crate::service::App;
 
@@ -92,16 +93,23 @@ async fn answer(
             create::create(app, caller, body).await
         }
         Route::Templates => templates::list(app, &caller, &parameters).await,
-        Route::Template(reference) => templates::get(app, &caller, &reference, &parameters).await,
-        Route::History(reference) | Route::HistoryById(reference) => {
-            history::list(app, &caller, &reference, &parameters).await
+        Route::Template(targets) => {
+            let method = request.method().as_str();
+            let exists = |reference: &str| templates::exists(app, &caller, reference);
+            let target = targets.choose(method, exists)?;
+            tracing::Span::current().record("route", target.name());
+            templates::answer(app, caller, target, method, &parameters, body).await
         }
+        Route::Claims => claims::reserve(app, &caller, body).await,
+        Route::Claim(token) => claims::release(app, &caller, &token).await,
+        Route::Namespace(slug) => namespaces::get(app, &caller, &slug),
         Route::BuildStream => builds::build(app, caller, body).await,
         Route::Builds => builds::start(app, caller, body).await,
         Route::Build(id) => builds::status(app, &caller, &id, &parameters).await,
         Route::BuildLogs(id) => logs::get(app, &caller, &id, &parameters),
         Route::CancelBuild(id) => builds::cancel(app, &caller, &id, body).await,
         Route::RetryBuild(id) => builds::retry(app, caller, &id, body).await,
+        Route::PromoteBuild(id) => promote::promote(app, &caller, &id, body).await,
         Route::Validate => inspect::validate(app, &caller, body).await,
         Route::Plan => inspect::plan(app, &caller, body).await,
         Route::Preflight => blobs::preflight(app, &caller, body).await,

@@ -51,6 +51,18 @@ pub enum ApiError {
     /// A reference means nothing; the text says what there is instead.
     #[error("{0}")]
     BadReference(String),
+    /// The caller may know of it and may not do this to it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// There is no such name kept for the caller, or no longer.
+    #[error("there is no such claim; it may have ended, or been used up")]
+    ClaimNotFound,
+    /// Something that belongs to a template is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The caller has as much of it as anybody may have.
+    #[error("{0}")]
+    Quota(String),
     /// There is no such key.
     #[error("{0}")]
     KeyNotFound(String),
@@ -67,7 +79,7 @@ pub enum ApiError {
     #[error("this path takes {}", .allowed.join(" and "))]
     MethodNotAllowed {
         /// What it takes.
-        allowed: &'static [&'static str],
+        allowed: Vec<&'static str>,
     },
     /// Something is larger than allowed.
     #[error("{what} is larger than {bytes_max} bytes")]
@@ -205,9 +217,14 @@ impl ApiError {
                 (StatusCode::NOT_FOUND, "template_not_found")
             }
             Self::BuildNotFound(_) => (StatusCode::NOT_FOUND, "template_build_not_found"),
-            Self::UploadNotFound(_) | Self::KeyNotFound(_) | Self::RouteNotFound => {
-                (StatusCode::NOT_FOUND, "not_found")
-            }
+            Self::UploadNotFound(_)
+            | Self::KeyNotFound(_)
+            | Self::NotFound(_)
+            | Self::RouteNotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::ClaimNotFound => (StatusCode::NOT_FOUND, "template_name_claim_not_found"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            // No 429: that would make the client try again at once, and waiting does not help.
+            Self::Quota(_) => (StatusCode::FORBIDDEN, "QUOTA_EXCEEDED"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request"),
             Self::BodyBroken { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request"),
@@ -273,6 +290,10 @@ impl ApiError {
             | Self::InvalidFields(_)
             | Self::TemplateNotFound(_)
             | Self::BadReference(_)
+            | Self::Forbidden(_)
+            | Self::ClaimNotFound
+            | Self::NotFound(_)
+            | Self::Quota(_)
             | Self::KeyNotFound(_)
             | Self::BuildNotFound(_)
             | Self::UploadNotFound(_)

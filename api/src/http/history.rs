@@ -5,14 +5,16 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use domain::definition::{Backend, SourceType};
-use domain::name::TemplateRef;
+use domain::name::{Qualifier, TemplateRef};
 use projections::builds::{BuildFilter, BuildStatus, Cursor};
+use projections::templates::TemplateRow;
 
 use super::error::ApiError;
 use super::query::Parameters;
 use super::reply;
 use crate::limits::{PAGE_BUILD_COUNT_DEFAULT, PAGE_BUILD_COUNT_MAX};
 use crate::service::keys::Caller;
+use crate::service::templates::{self, Meant};
 use crate::service::{App, present};
 use crate::wire::ascii;
 use crate::wire::build::BuildList;
@@ -33,7 +35,7 @@ const SOURCE_TYPES: [SourceType; 4] = [
 ];
 
 /// `GET /v1/templates/refs/{ref}/builds` and `GET /v1/templates/{id}/builds`: the caller's builds
-/// of the template as a whole, whatever tag or build the reference names; of a public template of
+/// of the template as a whole, whichever tag or build the reference names; of a public template of
 /// somebody else, none.
 ///
 /// # Errors
@@ -57,11 +59,11 @@ pub async fn list(
     };
     let cursor = cursor(parameters)?;
     let count_max = count_max(parameters)?;
-    let (app, owner, reference) = (Arc::clone(app), caller.owner.clone(), reference.to_owned());
+    let (app, caller, reference) = (Arc::clone(app), caller.clone(), reference.to_owned());
     let listing = tokio::task::spawn_blocking(move || {
-        let unknown = || ApiError::TemplateNotFound(reference.chars().take(200).collect());
-        let parsed = reference.parse::<TemplateRef>().map_err(|_| unknown())?;
-        let template = app.views.find(&owner, &parsed)?.ok_or_else(unknown)?;
+        let Some(template) = listed(&app, &caller, &reference)? else {
+            return ascii::to_vec(&BuildList::default()).map_err(ApiError::internal);
+        };
         let page = app
             .views
             .builds_of_template(&template.id, &filter, cursor, count_max)?;
@@ -76,6 +78,21 @@ pub async fn list(
         ascii::to_vec(&list).map_err(ApiError::internal)
     });
     Ok(reply::json_bytes(StatusCode::OK, listing.await??))
+}
+
+/// The template whose builds are listed; none if it is a builtin one, which nobody built. A tag that
+/// is written must be there; a build need not be ready.
+fn listed(app: &App, caller: &Caller, reference: &str) -> Result<Option<TemplateRow>, ApiError> {
+    match templates::find(app, caller, reference)? {
+        Meant::Builtin(_) => Ok(None),
+        Meant::Template(row, meant) => match meant {
+            TemplateRef::Named {
+                qualifier: Some(Qualifier::Tag(_)),
+                ..
+            } => templates::seen(app, caller, reference).map(Some),
+            TemplateRef::Named { .. } | TemplateRef::Id(_) => Ok(Some(*row)),
+        },
+    }
 }
 
 /// The value of a filter, which is one of `known`.

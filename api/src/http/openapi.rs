@@ -34,7 +34,7 @@ const SCHEMAS: [&str; 11] = [
 ];
 
 /// What refusals mean.
-const REFUSALS: [(u16, &str); 13] = [
+const REFUSALS: [(u16, &str); 12] = [
     (400, "The request is wrong, or what it asked to build is"),
     (401, "No key, or one that opens nothing"),
     (403, "The key may not do this"),
@@ -46,7 +46,6 @@ const REFUSALS: [(u16, &str); 13] = [
     (429, "Too much was asked for"),
     (500, "The service has failed"),
     (501, "This version cannot do it"),
-    (502, "Something behind the service has failed"),
     (
         503,
         "Something that is needed is not there, or too much is under way",
@@ -88,7 +87,9 @@ fn document() -> Value {
 fn paths(operations: &[Operation]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for operation in operations {
-        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        let path = paths
+            .entry(operation.path.as_str())
+            .or_insert_with(|| json!({}));
         if let Value::Object(path) = path {
             path.insert(operation.method.to_ascii_lowercase(), operation.to_json());
         }

@@ -4,6 +4,10 @@
 //! reference travels as one segment with `%2F` in it (contract/behaviour.md section 2). Nothing
 //! ever redirects; a trailing slash means the same path.
 
+mod target;
+
+pub use target::{Part, Target, Targets};
+
 use super::error::ApiError;
 
 /// What a path leads to.
@@ -32,6 +36,8 @@ pub enum Route {
     CancelBuild(String),
     /// `POST /v1/templates/builds/{id}/retry`
     RetryBuild(String),
+    /// `POST /v1/templates/builds/{id}/promote`
+    PromoteBuild(String),
     /// `POST /v1/templates/validate`: whether a request would be accepted.
     Validate,
     /// `POST /v1/templates/plan`: what a request would build.
@@ -40,18 +46,30 @@ pub enum Route {
     Preflight,
     /// `PUT /v1/templates/blobs/{id}`
     Blob(String),
-    /// `GET /v1/templates/refs/{ref}`
-    Template(String),
-    /// `GET /v1/templates/refs/{ref}/builds`
-    History(String),
-    /// `GET /v1/templates/{id}/builds`
-    HistoryById(String),
+    /// `POST /v1/templates/claims`
+    Claims,
+    /// `DELETE /v1/templates/claims/{claim_token}`
+    Claim(String),
+    /// `GET /v1/templates/namespaces/{slug}`
+    Namespace(String),
+    /// Everything below `/v1/templates/refs/{ref}` and `/v1/templates/{id}`.
+    #[cfg_attr(test, strum(disabled))]
+    Template(Targets),
     /// Published, and not served yet.
     Later(&'static str),
 }
 
-/// Subresources of a reference.
-const SUBRESOURCES: [&str; 4] = ["tags", "aliases", "rename", "visibility"];
+/// What cannot be a template's id or name in a path, because something else is there.
+const FIXED: [&str; 8] = [
+    "blobs",
+    "build",
+    "builds",
+    "claims",
+    "namespaces",
+    "plan",
+    "refs",
+    "validate",
+];
 
 impl Route {
     /// Where `raw_path` leads to.
@@ -84,31 +102,17 @@ impl Route {
             ["builds", id, "logs"] => Self::BuildLogs((*id).to_owned()),
             ["builds", id, "cancel"] => Self::CancelBuild((*id).to_owned()),
             ["builds", id, "retry"] => Self::RetryBuild((*id).to_owned()),
-            ["builds", _, "promote"] => Self::Later("promoting a build"),
+            ["builds", id, "promote"] => Self::PromoteBuild((*id).to_owned()),
             ["blobs", "preflight"] => Self::Preflight,
             ["blobs", id] => Self::Blob((*id).to_owned()),
             ["validate"] => Self::Validate,
             ["plan"] => Self::Plan,
-            ["claims"] | ["claims", _] => Self::Later("reserving names"),
-            ["namespaces", _] => Self::Later("namespaces"),
-            ["refs", name] if !name.is_empty() => Self::Template((*name).to_owned()),
-            ["refs", name, "builds"] if !name.is_empty() => Self::History((*name).to_owned()),
-            ["refs", namespace, name, "builds"] if !namespace.is_empty() && !name.is_empty() => {
-                Self::History(format!("{namespace}/{name}"))
-            }
-            ["refs", _, sub] if SUBRESOURCES.contains(sub) => {
-                Self::Later("changing and listing what belongs to a template")
-            }
-            ["refs", _, "tags" | "aliases", _] => {
-                Self::Later("changing and listing what belongs to a template")
-            }
-            // A reference whose slash was not encoded.
-            ["refs", namespace, name] if !namespace.is_empty() && !name.is_empty() => {
-                Self::Template(format!("{namespace}/{name}"))
-            }
-            [id, "builds"] if id.starts_with("tmpl_") => Self::HistoryById((*id).to_owned()),
-            [id] | [id, ..] if id.starts_with("tmpl_") => {
-                Self::Later("templates by id (ask /v1/templates/refs/{id} instead)")
+            ["claims"] => Self::Claims,
+            ["claims", token] if !token.is_empty() => Self::Claim((*token).to_owned()),
+            ["namespaces", slug] if !slug.is_empty() => Self::Namespace((*slug).to_owned()),
+            ["refs", below @ ..] => Self::Template(Targets::below_refs(below)?),
+            [id, below @ ..] if !FIXED.contains(id) => {
+                Self::Template(Targets::below_id(id, below)?)
             }
             _ => return Err(ApiError::RouteNotFound),
         };
@@ -116,27 +120,30 @@ impl Route {
     }
 
     /// The methods that the path takes; empty: any, because nothing is served there yet.
-    pub fn methods(&self) -> &'static [&'static str] {
-        match self {
+    pub fn methods(&self) -> Vec<&'static str> {
+        let methods: &[&str] = match self {
             Self::Health | Self::Ready => &["GET", "HEAD"],
             Self::Templates => &["GET", "POST"],
             Self::OpenApi
             | Self::Machines
             | Self::Build(_)
             | Self::BuildLogs(_)
-            | Self::Template(_)
-            | Self::History(_)
-            | Self::HistoryById(_) => &["GET"],
+            | Self::Namespace(_) => &["GET"],
             Self::BuildStream
             | Self::Builds
             | Self::CancelBuild(_)
             | Self::RetryBuild(_)
+            | Self::PromoteBuild(_)
             | Self::Validate
             | Self::Plan
+            | Self::Claims
             | Self::Preflight => &["POST"],
             Self::Blob(_) => &["PUT"],
+            Self::Claim(_) => &["DELETE"],
+            Self::Template(targets) => return targets.methods(),
             Self::Later(_) => &[],
-        }
+        };
+        methods.to_vec()
     }
 
     /// Whether the path answers to everybody.
@@ -158,13 +165,15 @@ impl Route {
             Self::BuildLogs(_) => "/v1/templates/builds/{build_id}/logs",
             Self::CancelBuild(_) => "/v1/templates/builds/{build_id}/cancel",
             Self::RetryBuild(_) => "/v1/templates/builds/{build_id}/retry",
+            Self::PromoteBuild(_) => "/v1/templates/builds/{build_id}/promote",
             Self::Validate => "/v1/templates/validate",
             Self::Plan => "/v1/templates/plan",
             Self::Preflight => "/v1/templates/blobs/preflight",
             Self::Blob(_) => "/v1/templates/blobs/{blob_id}",
-            Self::Template(_) => "/v1/templates/refs/{ref}",
-            Self::History(_) => "/v1/templates/refs/{ref}/builds",
-            Self::HistoryById(_) => "/v1/templates/{id}/builds",
+            Self::Claims => "/v1/templates/claims",
+            Self::Claim(_) => "/v1/templates/claims/{claim_token}",
+            Self::Namespace(_) => "/v1/templates/namespaces/{slug}",
+            Self::Template(targets) => targets.name(),
             Self::Later(_) => "later",
         }
     }
@@ -200,53 +209,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reference_is_one_segment_or_two() {
-        for (path, reference) in [
-            ("/v1/templates/refs/my-app", "my-app"),
-            ("/v1/templates/refs/my-app%3Av1", "my-app:v1"),
-            ("/v1/templates/refs/acme%2Fmy-app%3Av1", "acme/my-app:v1"),
-            ("/v1/templates/refs/acme/my-app:v1", "acme/my-app:v1"),
-            ("/v1/templates/refs/acme%2Ftags", "acme/tags"),
-            ("/v1/templates/refs/tmpl_x/", "tmpl_x"),
-        ] {
-            let found = Route::find(path).unwrap();
-            assert_eq!(found, Route::Template(reference.to_owned()), "{path}");
-        }
-    }
-
-    #[test]
-    fn builds_of_a_template_stand_behind_its_reference_or_its_id() {
-        let history = |name: &str| Route::History(name.to_owned());
+    fn fixed_names_win_over_templates_and_what_comes_later_is_known() {
         for (path, route) in [
-            ("/v1/templates/refs/x/builds", history("x")),
+            ("/v1/templates/build", Route::BuildStream),
+            ("/v1/templates/", Route::Templates),
+            ("/v1/templates/claims", Route::Claims),
             (
-                "/v1/templates/refs/acme%2Fx%3Av1/builds",
-                history("acme/x:v1"),
+                "/v1/templates/claims/tnc_1%2F2",
+                Route::Claim("tnc_1/2".into()),
             ),
-            ("/v1/templates/refs/acme/x:v1/builds/", history("acme/x:v1")),
             (
-                "/v1/templates/tmpl_x/builds",
-                Route::HistoryById("tmpl_x".to_owned()),
+                "/v1/templates/namespaces/acme",
+                Route::Namespace("acme".into()),
             ),
+            ("/v1/templates/builds/tags", Route::Build("tags".into())),
         ] {
             assert_eq!(Route::find(path).unwrap(), route, "{path}");
         }
-    }
-
-    #[test]
-    fn fixed_names_win_and_what_comes_later_is_known() {
-        assert_eq!(
-            Route::find("/v1/templates/build").unwrap(),
-            Route::BuildStream
-        );
-        assert_eq!(Route::find("/v1/templates/").unwrap(), Route::Templates);
-        for path in [
-            "/v1/templates/refs/x/tags",
-            "/v1/templates/refs/x/aliases/acme%2Fy",
-            "/v1/templates/builds/tb_x/promote",
-            "/v1/template-warm-pools",
-            "/v1/template-warm-pools/x/drain",
-        ] {
+        for path in ["/v1/template-warm-pools", "/v1/template-warm-pools/x/drain"] {
             assert!(matches!(Route::find(path), Ok(Route::Later(_))), "{path}");
         }
     }
@@ -262,7 +242,13 @@ mod tests {
             "/v1/templates/refs",
             "/v1/templates/refs/",
             "/v1/templates/refs//x",
-            "/v1/templates/x",
+            "/v1/templates/refs/x/y/z",
+            "/v1/templates/refs/x/rename/y",
+            "/v1/templates/x/y",
+            "/v1/templates/x/tags/v1/y",
+            "/v1/templates/builds/x/tags",
+            "/v1/templates/claims//",
+            "/v1/templates/namespaces",
             "/v1//templates",
             "/v1%2Ftemplates",
         ] {

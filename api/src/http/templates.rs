@@ -1,23 +1,69 @@
-//! Templates: listing and looking up.
+//! Templates: listing them, looking one up, and changing one as a whole.
 
 use std::sync::Arc;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use domain::name::{Owner, TemplateRef};
+use domain::ids::TemplateId;
+use domain::name::TemplateRef;
 use projections::builds::BuildRow;
 use projections::templates::TemplateRow;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::body::Body;
 use super::error::ApiError;
 use super::query::Parameters;
 use super::reply;
+use super::route::{Part, Target};
+use super::{aliases, history, tags};
+use crate::normalise;
 use crate::service::keys::Caller;
+use crate::service::templates::{self, Meant};
 use crate::service::{App, present};
-use crate::wire::Object;
 use crate::wire::template::TemplateInfo;
 
-/// `GET /v1/templates`: the templates that the caller sees, as a bare array.
+/// Answers a request for a template, or for what belongs to it.
+///
+/// # Errors
+/// [`ApiError`].
+pub async fn answer(
+    app: &Arc<App>,
+    caller: Caller,
+    target: Target,
+    method: &str,
+    parameters: &Parameters,
+    body: &mut Body,
+) -> Result<HttpResponse, ApiError> {
+    let reference = &target.reference;
+    match target.part {
+        Part::Whole if method == "DELETE" => delete(app, caller, reference).await,
+        Part::Whole => get(app, &caller, reference, parameters).await,
+        Part::Tags if method == "POST" => tags::assign(app, &caller, reference, body).await,
+        Part::Tags => tags::list(app, &caller, reference),
+        Part::Tag(tag) => tags::remove(app, &caller, reference, &tag).await,
+        Part::Aliases => aliases::list(app, &caller, reference),
+        Part::Alias(alias) => aliases::remove(app, caller, reference, &alias).await,
+        Part::Rename => rename(app, caller, reference, body).await,
+        Part::Visibility => set_visibility(app, &caller, reference, body).await,
+        Part::Builds => history::list(app, &caller, reference, parameters).await,
+    }
+}
+
+/// Whether `reference` names a template to the caller.
+///
+/// # Errors
+/// [`ApiError::Unavailable`] if the views cannot be read.
+pub fn exists(app: &App, caller: &Caller, reference: &str) -> Result<bool, ApiError> {
+    match templates::find(app, caller, reference) {
+        Ok(_) => Ok(true),
+        Err(ApiError::TemplateNotFound(_)) => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+/// `GET /v1/templates`: the templates that the caller sees, as a bare array: its own, those of
+/// others that are public, and the builtin one.
 ///
 /// # Errors
 /// [`ApiError::InvalidFields`] or [`ApiError::Unavailable`].
@@ -30,11 +76,18 @@ pub async fn list(
     let (app, owner) = (Arc::clone(app), caller.owner.clone());
     let listing = tokio::task::spawn_blocking(move || {
         let rows = app.views.list(&owner)?;
-        let templates = rows.iter().map(|row| {
-            let build = shown_build(&app, row)?;
-            project(&present::template(row, build.as_ref()), fields.as_deref())
+        let mut templates = Vec::with_capacity(rows.len().saturating_add(1));
+        templates.push(present::builtin(&app.config.builtins.base.image));
+        for row in &rows {
+            templates.push(info(&app, row)?);
+        }
+        templates.sort_by(|one, other| {
+            (&one.namespace_slug, &one.name).cmp(&(&other.namespace_slug, &other.name))
         });
-        let templates: Vec<Value> = templates.collect::<Result<_, ApiError>>()?;
+        let templates = templates
+            .into_iter()
+            .map(|info| project(info, fields.as_deref()));
+        let templates: Vec<Shown> = templates.collect::<Result<_, ApiError>>()?;
         crate::wire::ascii::to_vec(&templates).map_err(ApiError::internal)
     });
     Ok(reply::json_bytes(StatusCode::OK, listing.await??))
@@ -44,51 +97,92 @@ pub async fn list(
 ///
 /// # Errors
 /// [`ApiError::TemplateNotFound`] or [`ApiError::InvalidFields`].
-pub async fn get(
+async fn get(
     app: &Arc<App>,
     caller: &Caller,
     reference: &str,
     parameters: &Parameters,
 ) -> Result<HttpResponse, ApiError> {
     let fields = parameters.fields()?;
-    let (app, owner, reference) = (Arc::clone(app), caller.owner.clone(), reference.to_owned());
+    let (app, caller, reference) = (Arc::clone(app), caller.clone(), reference.to_owned());
     let looking = tokio::task::spawn_blocking(move || {
-        let found = find(&app, &owner, &reference)?;
-        let (template, build) = found.ok_or_else(|| {
-            let shown: String = reference.chars().take(200).collect();
-            ApiError::TemplateNotFound(shown)
-        })?;
-        let info = present::template(&template, build.as_ref());
-        project(&info, fields.as_deref())
+        let info = described(&app, &caller, &reference)?;
+        project(info, fields.as_deref())
     });
     reply::json(StatusCode::OK, &looking.await??)
 }
 
 /// The template that `reference` means. Without a tag it means the template as a whole, also if
 /// none of its builds has the tag `default`; a tag or build that is written must be there.
-fn find(
-    app: &App,
-    owner: &Owner,
-    reference: &str,
-) -> Result<Option<(TemplateRow, Option<BuildRow>)>, ApiError> {
-    let Ok(reference) = reference.parse::<TemplateRef>() else {
-        return Ok(None);
+fn described(app: &App, caller: &Caller, reference: &str) -> Result<TemplateInfo, ApiError> {
+    let (row, parsed) = match templates::find(app, caller, reference)? {
+        Meant::Builtin(image) => return Ok(present::builtin(&image)),
+        Meant::Template(row, parsed) => (row, parsed),
     };
-    if let Some(found) = app.views.resolve(owner, &reference)? {
-        return Ok(Some((found.template, Some(found.build))));
+    if let Some(found) = app.views.resolve(&caller.owner, &parsed)? {
+        return Ok(present::template(&found.template, Some(&found.build)));
     }
-    let whole = match &reference {
+    let is_whole = match &parsed {
         TemplateRef::Id(_) => true,
         TemplateRef::Named { qualifier, .. } => qualifier.is_none(),
     };
-    let Some(template) = app.views.find(owner, &reference)? else {
-        return Ok(None);
-    };
-    if !whole || template.ready.is_none() {
-        return Ok(None);
+    if is_whole && row.ready.is_some() {
+        info(app, &row)
+    } else {
+        Err(templates::no_build(&row, reference))
     }
-    let build = shown_build(app, &template)?;
-    Ok(Some((template, build)))
+}
+
+/// `DELETE /v1/templates/refs/{ref}`: the whole template, also if the reference has a tag.
+async fn delete(app: &Arc<App>, caller: Caller, reference: &str) -> Result<HttpResponse, ApiError> {
+    let row = templates::own(app, &caller, reference)?;
+    templates::delete(app, caller, row).await?;
+    Ok(reply::no_content())
+}
+
+/// `POST /v1/templates/refs/{ref}/rename`: the old name stays as an alias.
+async fn rename(
+    app: &Arc<App>,
+    caller: Caller,
+    reference: &str,
+    body: &mut Body,
+) -> Result<HttpResponse, ApiError> {
+    let limits = &app.config.limits;
+    let json = body.required_json(limits.json_body_bytes_max).await?;
+    let row = templates::own(app, &caller, reference)?;
+    let to = normalise::new_name(&json, &row.namespace, limits)?;
+    let id = row.id.clone();
+    templates::rename(app, caller, row, to).await?;
+    changed(app, &id)
+}
+
+/// `PATCH /v1/templates/refs/{ref}/visibility`
+async fn set_visibility(
+    app: &Arc<App>,
+    caller: &Caller,
+    reference: &str,
+    body: &mut Body,
+) -> Result<HttpResponse, ApiError> {
+    let limits = &app.config.limits;
+    let json = body.required_json(limits.json_body_bytes_max).await?;
+    let row = templates::own(app, caller, reference)?;
+    let visibility = normalise::visibility(&json, limits)?;
+    templates::set_visibility(app, caller, &row, visibility).await?;
+    changed(app, &row.id)
+}
+
+/// The answer with a template that was changed; also if somebody has deleted it since.
+///
+/// # Errors
+/// [`ApiError::Unavailable`] if the views cannot be read.
+pub(super) fn changed(app: &App, id: &TemplateId) -> Result<HttpResponse, ApiError> {
+    let row = app.views.template(id)?;
+    let row = row.ok_or_else(|| ApiError::TemplateNotFound(id.to_string()))?;
+    reply::json(StatusCode::OK, &info(app, &row)?)
+}
+
+fn info(app: &App, row: &TemplateRow) -> Result<TemplateInfo, ApiError> {
+    Ok(present::template(row, shown_build(app, row)?.as_ref()))
 }
 
 /// The build whose defaults a template shows: its latest.
@@ -99,15 +193,32 @@ fn shown_build(app: &App, template: &TemplateRow) -> Result<Option<BuildRow>, Ap
     }
 }
 
-/// The whole template, or the asked keys of it in the asked order.
-fn project(info: &TemplateInfo, fields: Option<&[String]>) -> Result<Value, ApiError> {
-    let whole = serde_json::to_value(info).map_err(ApiError::internal)?;
-    let (Value::Object(mut whole), Some(fields)) = (whole.clone(), fields) else {
-        return Ok(whole);
+/// A template, or as much of it as was asked for, in that order.
+enum Shown {
+    Whole(Box<TemplateInfo>),
+    Fields(Vec<(String, Value)>),
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Whole(info) => info.serialize(serializer),
+            Self::Fields(fields) => {
+                serializer.collect_map(fields.iter().map(|(key, value)| (key, value)))
+            }
+        }
+    }
+}
+
+fn project(info: TemplateInfo, fields: Option<&[String]>) -> Result<Shown, ApiError> {
+    let Some(fields) = fields else {
+        return Ok(Shown::Whole(Box::new(info)));
     };
-    let keys = fields.iter().filter_map(|field| {
-        let value = whole.remove(field)?;
+    let mut whole = serde_json::to_value(info).map_err(ApiError::internal)?;
+    let shown = fields.iter().filter_map(|field| {
+        // What a template does not have is left out.
+        let value = whole.get_mut(field)?.take();
         Some((field.clone(), value))
     });
-    Ok(Value::Object(keys.collect::<Object>()))
+    Ok(Shown::Fields(shown.collect()))
 }

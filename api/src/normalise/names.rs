@@ -10,7 +10,11 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// The name of the request: `name`, else `alias`, else none.
 pub(super) fn name(top: Fields<'_>, own: &Namespace) -> Option<TemplateName> {
-    let key = if top.has("name") { "name" } else { "alias" };
+    named(top, if top.has("name") { "name" } else { "alias" }, own)
+}
+
+/// The name at `key`, of the namespace `own`, which may be written before it.
+pub(super) fn named(top: Fields<'_>, key: &str, own: &Namespace) -> Option<TemplateName> {
     let text = top.text(key, NAME_BYTES_MAX)?;
     let name = match text.split_once('/') {
         None => text,
@@ -26,6 +30,16 @@ pub(super) fn name(top: Fields<'_>, own: &Namespace) -> Option<TemplateName> {
     name.parse()
         .map_err(|invalid: domain::ids::InvalidId| top.problem(key, invalid.to_string()))
         .ok()
+}
+
+/// The tag at `key`; none if it says nothing.
+pub(super) fn tag(top: Fields<'_>, key: &str) -> Option<Tag> {
+    match top.get(key)?.as_str().map(str::parse::<Tag>) {
+        None => top.problem(key, "must be a string"),
+        Some(Err(invalid)) => top.problem(key, invalid.to_string()),
+        Some(Ok(tag)) => return Some(tag),
+    }
+    None
 }
 
 /// The tags of the request, each once, in their order; `default` if it says nothing.

@@ -8,7 +8,6 @@ use domain::build::{self, Build, PinnedBase, Requested, RetryRequest};
 use domain::definition::{Source, SourceType};
 use domain::ids::{BuildId, TemplateId};
 use domain::name::{SecretId, TemplateName};
-use domain::namespace;
 use executor::vault::Secrets;
 use projections::builds::BuildRow;
 
@@ -16,6 +15,7 @@ use super::App;
 use super::bases;
 use super::context;
 use super::keys::Caller;
+use super::names;
 use crate::http::error::ApiError;
 use crate::normalise::{BuildRequest, Retry, add_base};
 
@@ -51,7 +51,7 @@ async fn accept_whole(
     let _held = app.uploads.hold().await;
     let stored = context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
     let mut requested = requested(app, caller, request, base, stored, &secrets)?;
-    requested.template_id = take_name(app, caller, &requested).await?;
+    requested.template_id = names::take(app, caller, &requested).await?;
     request_build(app, caller, requested, secrets).await
 }
 
@@ -98,8 +98,9 @@ pub(super) fn requested(
 /// Goes on when the caller has gone, as [`accept`] does.
 ///
 /// # Errors
-/// [`ApiError::Transition`] while `of` is not finished, [`ApiError::Invalid`] if `retry` brings
-/// other secrets than `of` had; nothing was accepted then.
+/// [`ApiError::Transition`] while `of` is not finished, [`ApiError::Conflict`] if its template was
+/// deleted, [`ApiError::Invalid`] if `retry` brings other secrets than `of` had; nothing was
+/// accepted then.
 pub async fn accept_retry(
     app: &Arc<App>,
     caller: Caller,
@@ -118,6 +119,7 @@ pub async fn accept_retry(
         let (request, secrets) = retry_of(&state, retry)?;
         let requested =
             build::retry(&of, &state, request).map_err(|rejection| refused(&rejection))?;
+        names::check_there(&app, &requested.template_id).await?;
         request_build(&app, &caller, requested, secrets).await
     };
     runtime.spawn(accepting).await?
@@ -231,35 +233,6 @@ fn check_size(requested: &Requested, bytes_max: usize) -> Result<(), ApiError> {
         });
     }
     Ok(())
-}
-
-/// The template that has the name: a new one, or the owner's own of that name.
-async fn take_name(
-    app: &App,
-    caller: &Caller,
-    requested: &Requested,
-) -> Result<TemplateId, ApiError> {
-    let name = requested.name.clone();
-    let command = namespace::Command::Take {
-        name: name.clone(),
-        template_id: requested.template_id.clone(),
-        owner: caller.owner.clone(),
-        now: app.clock.0.now(),
-    };
-    let done = app
-        .dispatcher
-        .names(&requested.namespace, app.meta(caller), command)
-        .await
-        .map_err(|err| match err {
-            DispatchError::Rejected(rejection) => ApiError::Conflict(rejection.to_string()),
-            err @ (DispatchError::Contended { .. }
-            | DispatchError::Corrupt { .. }
-            | DispatchError::Log(_)) => dispatch_error(err),
-        })?;
-    let holder = done.state.holder(&name).map(|(template, _)| template);
-    holder
-        .cloned()
-        .ok_or_else(|| ApiError::internal(format!("the name `{name}` was taken and has no holder")))
 }
 
 /// A failure of dispatching that is not the caller's fault.

@@ -7,19 +7,18 @@
 use domain::build::{BaseTemplate, PinnedBase};
 use domain::definition::Source;
 use domain::ids::{BuildId, TemplateId};
-use domain::name::{Namespace, Owner, Qualifier, Tag, TemplateName, TemplateRef};
+use domain::name::{Namespace, Owner, Qualifier, TemplateName, TemplateRef};
 use projections::Views;
 use projections::templates::Resolved;
 
 use super::App;
 use super::keys::Caller;
+use super::templates::tags_there_are;
 use crate::http::error::ApiError;
 use crate::normalise::BuildRequest;
 
 /// What is repeated of a reference that means nothing.
 const SHOWN_CHARS_MAX: usize = 200;
-/// How many of the tags that there are instead are named.
-const TAGS_NAMED_MAX: usize = 20;
 
 /// The template that the request's base means; `None`: an image, or the request has no base.
 ///
@@ -126,17 +125,7 @@ fn missing(
 ) -> Result<ApiError, ApiError> {
     let written: String = written.chars().take(SHOWN_CHARS_MAX).collect();
     if let Some(row) = views.find_base(caller, reference)? {
-        let (namespace, name) = (&row.namespace, &row.name);
-        let tags: Vec<&str> = row
-            .tags
-            .keys()
-            .map(Tag::as_str)
-            .take(TAGS_NAMED_MAX)
-            .collect();
-        let tags = match tags.as_slice() {
-            [] => "it has no tags".to_owned(),
-            tags => format!("it has the tags {}", tags.join(", ")),
-        };
+        let (namespace, name, tags) = (&row.namespace, &row.name, tags_there_are(&row));
         return Ok(ApiError::BadReference(format!(
             "base_image: `{written}` means no finished build of the template `{namespace}/{name}`; {tags}"
         )));

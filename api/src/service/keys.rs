@@ -9,7 +9,7 @@ use commands::{AnyLog, Dispatcher};
 use domain::Digest;
 use domain::ids::KeyId;
 use domain::keys::{Key, Keys};
-use domain::name::Owner;
+use domain::name::{Namespace, Owner, TemplateRef};
 use domain::ports::EventReader as _;
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,8 @@ use domain::causes::chain;
 /// What every key begins with.
 const KEY_PREFIX: &str = "ns_live_";
 
-/// Random bytes of a key.
-const KEY_ENTROPY_BYTES: usize = 32;
+/// Random bytes of a key, and of other texts that open something.
+const ENTROPY_BYTES: usize = 32;
 
 /// Whoever calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,37 @@ pub struct Caller {
     pub owner: Owner,
     /// The key, by its id.
     pub key: KeyId,
+    /// Where templates are whose names are written without a namespace: the owner's default one.
+    pub namespace: Namespace,
+}
+
+impl Caller {
+    /// The reference with its namespace written out.
+    pub fn qualified(&self, reference: TemplateRef) -> TemplateRef {
+        match reference {
+            TemplateRef::Named {
+                namespace: None,
+                name,
+                qualifier,
+            } => TemplateRef::Named {
+                namespace: Some(self.namespace.clone()),
+                name,
+                qualifier,
+            },
+            TemplateRef::Named { .. } | TemplateRef::Id(_) => reference,
+        }
+    }
+}
+
+/// Bytes that nobody can guess, in hex.
+///
+/// # Errors
+/// [`NoEntropy`].
+pub(super) fn unguessable() -> Result<Zeroizing<String>, NoEntropy> {
+    let mut bytes = Zeroizing::new([0_u8; ENTROPY_BYTES]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(NoEntropy)?;
+    // The bytes as they are, in hex: a digest's text form is just that.
+    Ok(Zeroizing::new(Digest::from_bytes(*bytes).hex()))
 }
 
 /// The text of a key: shown once, wiped when dropped, never logged.
@@ -53,11 +84,8 @@ impl KeyText {
     /// # Errors
     /// [`NoEntropy`].
     pub fn generate() -> Result<Self, NoEntropy> {
-        let mut bytes = Zeroizing::new([0_u8; KEY_ENTROPY_BYTES]);
-        getrandom::fill(bytes.as_mut_slice()).map_err(NoEntropy)?;
-        // The bytes as they are, in hex: a digest's text form is just that.
-        let hex = Zeroizing::new(Digest::from_bytes(*bytes).hex());
-        Ok(Self(Zeroizing::new(format!("{KEY_PREFIX}{}", *hex))))
+        let text = format!("{KEY_PREFIX}{}", *unguessable()?);
+        Ok(Self(Zeroizing::new(text)))
     }
 
     /// A key that was kept somewhere.
@@ -98,6 +126,7 @@ impl KeyTable {
             let caller = Caller {
                 owner: key.owner.clone(),
                 key: key.id.clone(),
+                namespace: Namespace::of(&key.owner),
             };
             (key.hash, caller)
         });

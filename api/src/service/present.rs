@@ -3,7 +3,7 @@
 use domain::build::CacheKind;
 use domain::definition::{Backend, SourceType};
 use domain::failure::Failure;
-use domain::name::Tag;
+use domain::name::{Namespace, Tag};
 use domain::recorded::Actor;
 use domain::template::Visibility;
 use domain::time::Timestamp;
@@ -11,6 +11,7 @@ use projections::builds::{BuildRow, BuildStatus};
 use projections::logs::{CacheReason, CacheStatus, LogEntry, LogKind};
 use projections::templates::TemplateRow;
 
+use crate::config::builtins;
 use crate::wire::build::{Availability, BuildConfig, CacheSummary, Promotability, TemplateBuild};
 use crate::wire::error::FailureDetail;
 use crate::wire::log::LogEntry as WireEntry;
@@ -138,6 +139,23 @@ pub fn template(row: &TemplateRow, build: Option<&BuildRow>) -> TemplateInfo {
         runtime_defaults: build
             .and_then(|build| build.runtime.as_ref())
             .map(Into::into),
+    }
+}
+
+/// The builtin template, which is made from `image`.
+pub fn builtin(image: &str) -> TemplateInfo {
+    let namespace = Namespace::system();
+    TemplateInfo {
+        id: builtins::BASE_ID.to_owned(),
+        name: builtins::BASE_NAME.to_owned(),
+        description: format!("Templates built on it start from the image `{image}`."),
+        builtin: true,
+        canonical_ref: format!("{namespace}/{}", builtins::BASE_NAME),
+        namespace_slug: namespace.to_string(),
+        visibility: "public",
+        tags: builtins::TAGS.map(str::to_owned).to_vec(),
+        default_tag: Some(Tag::default_tag().to_string()),
+        runtime_defaults: None,
     }
 }
 

@@ -112,7 +112,7 @@ pub struct StatusSnapshot {
 }
 
 /// A page of the builds of a template.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct BuildList {
     /// The builds, the newest first.
     pub builds: Vec<TemplateBuild>,

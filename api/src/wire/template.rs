@@ -1,6 +1,7 @@
 //! Templates.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use domain::build::{OciMetadata, RuntimeDefaults as DomainDefaults};
 use domain::definition::Readiness;
@@ -47,6 +48,57 @@ impl TemplateInfo {
         "default_tag",
         "runtime_defaults",
     ];
+}
+
+/// A tag, and where it points to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TagInfo {
+    /// The tag.
+    pub tag: String,
+    /// The build.
+    pub build_id: String,
+    /// Since when it points there.
+    pub created_at: String,
+}
+
+/// A name that a template had before, and is still meant by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AliasInfo {
+    /// `namespace/name`
+    pub alias_ref: String,
+    /// Since when it is an alias.
+    pub created_at: String,
+}
+
+/// A name that is kept for its caller.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct NameClaim {
+    /// What gives it back: told this once.
+    pub claim_token: String,
+    /// `namespace/name`
+    pub canonical_ref: String,
+    /// Until when it is kept.
+    pub expires_at: String,
+}
+
+impl fmt::Debug for NameClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NameClaim")
+            .field("canonical_ref", &self.canonical_ref)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NamespaceInfo {
+    /// Its name.
+    pub slug: String,
+    /// `system`, `user` or `deployment`
+    pub kind: &'static str,
+    /// Whether names without a namespace are of this one for the caller.
+    pub is_default: bool,
 }
 
 /// What machines start with: names of variables, never their values.

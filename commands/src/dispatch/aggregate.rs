@@ -3,7 +3,7 @@
 use domain::build::CorruptStream;
 use domain::event::Event;
 use domain::recorded::{Recorded, Version};
-use domain::{build, keys, namespace};
+use domain::{build, keys, namespace, template};
 
 /// A kind of stream that takes commands.
 pub(super) trait Aggregate {
@@ -127,6 +127,59 @@ impl Aggregate for NameBook {
     fn command_name(command: &Self::Command) -> &'static str {
         match command {
             namespace::Command::Take { .. } => "TakeName",
+            namespace::Command::TakeAlso { .. } => "TakeNameAlso",
+            namespace::Command::Release { .. } => "ReleaseName",
+            namespace::Command::ReleaseAll { .. } => "ReleaseAllNames",
+            namespace::Command::Claim { .. } => "ClaimName",
+            namespace::Command::ReleaseClaim { .. } => "ReleaseClaim",
+        }
+    }
+}
+
+/// `template-…`
+#[derive(Debug)]
+pub(super) enum Templates {}
+
+impl Aggregate for Templates {
+    type State = template::Template;
+    type Event = template::Event;
+    type Command = template::Command;
+    type Rejection = template::Rejection;
+
+    fn own(event: Event) -> Option<Self::Event> {
+        match event {
+            Event::Template(event) => Some(event),
+            Event::Build(_) | Event::Namespace(_) | Event::Keys(_) => None,
+        }
+    }
+
+    fn replay(history: &[Recorded<Self::Event>]) -> Result<(Self::State, Version), CorruptStream> {
+        fold(history, template::Event::name, template::evolve)
+    }
+
+    fn decide(
+        state: &Self::State,
+        command: Self::Command,
+    ) -> Result<Vec<Self::Event>, Self::Rejection> {
+        template::decide(state, command)
+    }
+
+    fn evolve(state: Self::State, event: &Self::Event) -> Self::State {
+        template::evolve(state, event)
+    }
+
+    fn is_final(state: &Self::State) -> bool {
+        *state == template::Template::Deleted
+    }
+
+    fn command_name(command: &Self::Command) -> &'static str {
+        match command {
+            template::Command::Rename { .. } => "RenameTemplate",
+            template::Command::RemoveAlias { .. } => "RemoveAlias",
+            template::Command::SetVisibility { .. } => "SetVisibility",
+            template::Command::AssignTags { .. } => "AssignTags",
+            template::Command::RemoveTag { .. } => "RemoveTag",
+            template::Command::Delete { .. } => "DeleteTemplate",
         }
     }
 }

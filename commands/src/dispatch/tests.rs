@@ -331,6 +331,33 @@ async fn of_two_who_want_a_name_one_gets_it() {
 }
 
 #[tokio::test]
+async fn what_is_done_to_a_template_is_decided_on_its_own_stream() {
+    let world = World::new();
+    let ours = world.dispatcher(DispatchLimits::default());
+    let theirs = world.dispatcher(DispatchLimits::default());
+    let id = world.ids.new_template_id();
+    let public = template::Command::SetVisibility {
+        visibility: template::Visibility::Public,
+    };
+    let delete = |seen| template::Command::Delete {
+        seen: Version(seen),
+    };
+    let done = ours.template(&id, world.meta(), public.clone()).await;
+    assert_eq!(done.unwrap().version, Version(1));
+    let again = ours.template(&id, world.meta(), public).await.unwrap();
+    assert_eq!((again.version, again.appended), (Version(1), None));
+    let refused = theirs.template(&id, world.meta(), delete(0)).await;
+    assert_eq!(rejection(refused), template::Rejection::Changed);
+    theirs.template(&id, world.meta(), delete(1)).await.unwrap();
+    // What is over is not kept, and what was kept is not believed.
+    assert_eq!((ours.templates.len(), theirs.templates.len()), (1, 0));
+    let refused = ours.template(&id, world.meta(), delete(1)).await;
+    assert_eq!(rejection(refused), template::Rejection::Deleted);
+    let (state, version) = ours.load_template(&id).await.unwrap();
+    assert_eq!((state, version), (template::Template::Deleted, Version(2)));
+}
+
+#[tokio::test]
 async fn keys_are_made_and_revoked() {
     let world = World::new();
     let dispatcher = world.dispatcher(DispatchLimits::default());

@@ -6,7 +6,9 @@ use domain::ids::{BuildId, TemplateId};
 use domain::name::{Namespace, Owner, Qualifier, Tag, TemplateRef};
 use domain::template::Visibility;
 
-use super::{TagMove, TemplateRow, name_key, owned_key, public_key, row_key, tag_moves_key};
+use super::{
+    TagMove, TemplateRow, name_key, owned_key, public_in_key, public_key, row_key, tag_moves_key,
+};
 use crate::builds::{BuildRow, BuildStatus};
 use crate::store::{Scan, StoreError};
 use crate::views::Views;
@@ -150,6 +152,15 @@ impl Views {
             (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
         });
         Ok(rows)
+    }
+
+    /// Whether a template that everybody sees lives in `namespace`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the views are about to be folded anew.
+    pub fn has_public(&self, namespace: &Namespace) -> Result<bool, StoreError> {
+        let found = self.scan(&Scan::below(&public_in_key(namespace), 1))?;
+        Ok(!found.is_empty())
     }
 
     /// Where a tag has pointed to, the latest move first, at most `count_max`.

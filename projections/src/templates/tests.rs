@@ -277,7 +277,10 @@ fn a_tag_that_is_set_to_where_it_is_keeps_its_time() {
 #[test]
 fn a_removed_tag_means_nothing_and_its_history_stays() {
     let mut history = two_builds();
-    let remove = || TemplateEvent::TagRemoved { tag: tag("v1") };
+    let remove = || TemplateEvent::TagRemoved {
+        tag: tag("v1"),
+        build: None,
+    };
     history.template(1, remove()).template(1, remove());
     let views = history.views();
     assert_eq!(resolved(&views, "acme", "my-app:v1"), None);
@@ -321,6 +324,51 @@ fn an_old_name_is_an_alias_until_it_is_removed() {
     let views = history.views();
     assert_eq!(resolved(&views, "acme", "my-app"), None);
     assert_eq!(resolved(&views, "acme", "new-app"), Some(build_id(2)));
+}
+
+#[test]
+fn a_name_that_is_only_held_for_a_rename_means_nothing_yet() {
+    let mut history = two_builds();
+    history.name_taken("acme", "new-app", 1);
+    assert_eq!(resolved(&history.views(), "acme", "new-app"), None);
+    // The rename came to nothing, and somebody else has the name.
+    let released = namespace::Event::NameReleased {
+        name: name("new-app"),
+    };
+    history
+        .namespace("acme", released)
+        .name_taken("acme", "new-app", 2)
+        .ready_build(3, 2, &["default"]);
+    let views = history.views();
+    assert_eq!(resolved(&views, "acme", "new-app"), Some(build_id(3)));
+    assert_eq!(resolved(&views, "acme", "my-app"), Some(build_id(2)));
+}
+
+#[test]
+fn a_row_knows_how_often_something_was_done_by_hand() {
+    let mut history = two_builds();
+    let version = |history: &History| {
+        let row = history.views().template(&template_id(1)).unwrap();
+        row.unwrap().version
+    };
+    assert_eq!(version(&history), Version::EMPTY);
+    history
+        .template(1, public())
+        .template(1, assigned(&["x"], 1))
+        .ready_build(3, 1, &["default"]);
+    assert_eq!(version(&history), Version(2));
+}
+
+#[test]
+fn a_namespace_is_known_to_others_by_its_public_templates() {
+    let mut history = two_builds();
+    let knows = |history: &History, text| history.views().has_public(&slug(text)).unwrap();
+    assert!(!knows(&history, "acme"));
+    history.template(1, public());
+    assert!(knows(&history, "acme"));
+    assert!(!knows(&history, "acm"));
+    history.template(1, TemplateEvent::Deleted {});
+    assert!(!knows(&history, "acme"));
 }
 
 #[test]

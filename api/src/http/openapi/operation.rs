@@ -28,8 +28,8 @@ const TAGS: [(Tag, &str, &str); 5] = [
 #[derive(Clone, Debug)]
 pub(super) struct Operation {
     pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    id: &'static str,
+    pub(super) path: String,
+    id: String,
     tag: Tag,
     summary: &'static str,
     description: Option<&'static str>,
@@ -45,14 +45,14 @@ pub(super) struct Operation {
 pub(super) fn operation(
     tag: Tag,
     method: &'static str,
-    path: &'static str,
-    id: &'static str,
+    path: &str,
+    id: &str,
     summary: &'static str,
 ) -> Operation {
     Operation {
         method,
-        path,
-        id,
+        path: path.to_owned(),
+        id: id.to_owned(),
         tag,
         summary,
         description: None,

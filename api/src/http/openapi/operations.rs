@@ -7,7 +7,15 @@ use crate::limits::{PAGE_BUILD_COUNT_DEFAULT, PAGE_BUILD_COUNT_MAX};
 
 /// All of them.
 pub(super) fn all() -> Vec<Operation> {
-    [service(), builds(), inspections(), blobs(), templates()].concat()
+    [
+        service(),
+        builds(),
+        inspections(),
+        blobs(),
+        names(),
+        templates(),
+    ]
+    .concat()
 }
 
 fn service() -> Vec<Operation> {
@@ -93,6 +101,11 @@ fn builds() -> Vec<Operation> {
             .optional_body("RetryTemplateBuildRequest")
             .answers(202, "The new build", &schema("TemplateBuild"))
             .refuses(&[404, 409]),
+        post("/v1/templates/builds/{build_id}/promote", "promoteTemplateBuild", "Move tags to a build")
+            .about("The build must be ready.")
+            .body("PromoteTemplateBuildRequest")
+            .answers(200, "The template", &schema("TemplateInfo"))
+            .refuses(&[404, 409]),
     ]
 }
 
@@ -153,50 +166,152 @@ fn blobs() -> Vec<Operation> {
     ]
 }
 
-/// What a template can be asked for, by its reference or by its id.
-fn templates() -> Vec<Operation> {
-    let get = |path, id, summary| operation(Tag::Templates, "GET", path, id, summary);
-    let template = json!({
-        "anyOf": [schema("TemplateInfo"), schema("TemplateInfoProjection")],
-    });
-    let history = |operation: Operation| {
-        history_filters(operation)
-            .about(
-                "The caller's own builds of the template, whatever tag the reference names; a page \
-                 may be shorter than was asked for.",
-            )
-            .answers(200, "A page", &schema("TemplateBuildListResponse"))
-            .refuses(&[404])
-    };
+fn names() -> Vec<Operation> {
     vec![
-        fields(get(
-            "/v1/templates",
-            "listTemplates",
-            "Templates that the caller can use",
-        ))
-        .answers(
-            200,
-            "The templates",
-            &json!({"type": "array", "items": template}),
-        ),
-        fields(get(
-            "/v1/templates/refs/{ref}",
-            "getTemplateByRef",
-            "A template",
-        ))
-        .answers(200, "The template", &template)
+        operation(
+            Tag::Names,
+            "POST",
+            "/v1/templates/claims",
+            "reserveTemplateName",
+            "Keep a name for a template to come",
+        )
+        .body("ReserveTemplateNameRequest")
+        .answers(201, "It is kept", &schema("TemplateNameClaim"))
+        .refuses(&[409]),
+        operation(
+            Tag::Names,
+            "DELETE",
+            "/v1/templates/claims/{claim_token}",
+            "releaseTemplateNameClaim",
+            "Let a name go",
+        )
+        .answers_empty("Others may have it")
+        .refuses(&[404, 409]),
+        operation(
+            Tag::Names,
+            "GET",
+            "/v1/templates/namespaces/{slug}",
+            "getTemplateNamespace",
+            "A namespace",
+        )
+        .answers(200, "The namespace", &schema("TemplateNamespaceInfo"))
         .refuses(&[404]),
-        history(get(
-            "/v1/templates/refs/{ref}/builds",
-            "listTemplateBuildsByRef",
-            "Builds of a template, the newest first",
-        )),
-        history(get(
-            "/v1/templates/{id}/builds",
+    ]
+}
+
+fn templates() -> Vec<Operation> {
+    let list = operation(
+        Tag::Templates,
+        "GET",
+        "/v1/templates",
+        "listTemplates",
+        "Templates that the caller can use",
+    );
+    let templates = json!({"type": "array", "items": shown_template()});
+    let list = fields(list).answers(200, "The templates", &templates);
+    let by_ref = parts("/v1/templates/refs/{ref}", "ByRef");
+    let by_id = parts("/v1/templates/{id}", "");
+    [vec![list], by_ref, by_id].concat()
+}
+
+/// What can be asked of the template at `base`.
+fn parts(base: &str, by: &str) -> Vec<Operation> {
+    let at = |method, below: &str, id: &str, summary| {
+        let (path, id) = (format!("{base}{below}"), format!("{id}{by}"));
+        operation(Tag::Templates, method, &path, &id, summary).refuses(&[404])
+    };
+    let (template, list) = (
+        schema("TemplateInfo"),
+        |name| json!({"type": "array", "items": schema(name)}),
+    );
+    vec![
+        fields(at("GET", "", "getTemplate", "A template")).answers(
+            200,
+            "The template",
+            &shown_template(),
+        ),
+        at(
+            "DELETE",
+            "",
+            "deleteTemplate",
+            "Delete a template, its names and its tags",
+        )
+        .about("Its builds can still be looked at by their ids.")
+        .answers_empty("It is gone")
+        .refuses(&[409]),
+        at(
+            "GET",
+            "/tags",
+            "listTemplateTags",
+            "Where the tags of a template point to",
+        )
+        .answers(200, "The tags", &list("TemplateTagInfo")),
+        at(
+            "POST",
+            "/tags",
+            "assignTemplateTags",
+            "Move tags to the build that is named",
+        )
+        .body("AssignTagsRequest")
+        .answers(200, "The template", &template)
+        .refuses(&[409]),
+        at(
+            "DELETE",
+            "/tags/{tag}",
+            "removeTemplateTag",
+            "Take a tag away",
+        )
+        .answers_empty("It is gone")
+        .refuses(&[409]),
+        at(
+            "GET",
+            "/aliases",
+            "listTemplateAliases",
+            "What a template was called before",
+        )
+        .answers(200, "The aliases", &list("TemplateAliasInfo")),
+        at(
+            "DELETE",
+            "/aliases/{alias}",
+            "removeTemplateAlias",
+            "Take an alias away",
+        )
+        .answers_empty("It is gone"),
+        at(
+            "POST",
+            "/rename",
+            "renameTemplate",
+            "Call a template otherwise",
+        )
+        .about("The old name stays as an alias.")
+        .body("RenameTemplateRequest")
+        .answers(200, "The template", &template)
+        .refuses(&[409]),
+        at(
+            "PATCH",
+            "/visibility",
+            "updateTemplateVisibility",
+            "Show a template to everybody, or no longer",
+        )
+        .body("UpdateTemplateVisibilityRequest")
+        .answers(200, "The template", &template),
+        history_filters(at(
+            "GET",
+            "/builds",
             "listTemplateBuilds",
             "Builds of a template, the newest first",
-        )),
+        ))
+        .about(
+            "The caller's own builds of the template as a whole, whichever tag is named; a page \
+                 may be shorter than was asked for.",
+        )
+        .answers(200, "A page", &schema("TemplateBuildListResponse")),
     ]
+}
+
+/// A template as a whole, or the keys of it that were asked for.
+fn shown_template() -> Value {
+    json!({"anyOf": [schema("TemplateInfo"), schema("TemplateInfoProjection")]})
 }
 
 fn fields(operation: Operation) -> Operation {

@@ -46,7 +46,7 @@ async fn a_history_is_told_the_newest_first_with_every_build_as_its_record_is() 
         format!("/v1/templates/{template}/builds"),
         format!("/v1/templates/refs/{template}/builds"),
         "/v1/templates/refs/my-app%3Av1/builds".into(),
-        "/v1/templates/refs/my-app%3Anowhere/builds".into(),
+        format!("/v1/templates/refs/my-app%3A{}/builds", builds[1]),
         "/v1/templates/refs/default/my-app/builds".into(),
     ] {
         assert_eq!(app.get_json(&path).await, history, "{path}");
@@ -137,16 +137,66 @@ async fn a_template_that_the_caller_may_not_know_has_no_history() {
     let other = app.key_of("other").await;
     for (key, path) in [
         (&app.key, "/v1/templates/refs/nope/builds".to_owned()),
+        (
+            &app.key,
+            "/v1/templates/refs/my-app%3Anowhere/builds".into(),
+        ),
         (&app.key, "/v1/templates/refs/a%2Fb%2Fc/builds".into()),
         (&app.key, "/v1/templates/tmpl_nope/builds".into()),
         (&other, PATH.into()),
         (&other, "/v1/templates/refs/default%2Fmy-app/builds".into()),
         (&other, format!("/v1/templates/{template}/builds")),
     ] {
-        let request = app.client.request(Method::GET, app.url(&path));
-        let response = request.bearer_auth(key).send().await.unwrap();
+        let response = app
+            .request_by(key, Method::GET, &path)
+            .send()
+            .await
+            .unwrap();
         is_error(response, 404, "template_not_found").await;
     }
+    // It is his own that everybody sees of a public one.
+    let visibility = app.request(Method::PATCH, "/v1/templates/refs/my-app/visibility");
+    let visibility = visibility.json(&json!({"visibility": "public"}));
+    assert_eq!(visibility.send().await.unwrap().status().as_u16(), 200);
+    let path = "/v1/templates/refs/default%2Fmy-app/builds";
+    let response = app
+        .request_by(&other, Method::GET, path)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        response.json::<Value>().await.unwrap(),
+        json!({"builds": []})
+    );
+}
+
+#[tokio::test]
+async fn the_history_of_a_deleted_template_is_gone_and_its_builds_stay() {
+    let app = TestApp::start().await;
+    let builds = three_builds(&app).await;
+    let template = app.get_json(PATH).await["builds"][0]["template_id"].clone();
+    let deleted = app.delete("/v1/templates/refs/my-app").await;
+    assert_eq!(deleted.status().as_u16(), 204);
+    let by_id = format!("/v1/templates/{}/builds", template.as_str().unwrap());
+    for path in [PATH, &by_id] {
+        is_error(app.get(path).await, 404, "template_not_found").await;
+    }
+    for build in builds {
+        app.get_json(&format!("/v1/templates/builds/{build}")).await;
+    }
+    // The name begins a history of its own.
+    let again = app.make("my-app", &["v1"]).await;
+    let history = app.get_json(PATH).await;
+    assert_eq!(ids(&history), [build_id(&again).to_string()]);
+}
+
+#[tokio::test]
+async fn a_builtin_template_was_built_by_nobody() {
+    let app = TestApp::start_with(|config| config.builtins.base.image = "debian:12".into()).await;
+    let history = app
+        .get_json("/v1/templates/refs/nullspace%2Fbase/builds")
+        .await;
+    assert_eq!(history, json!({"builds": []}));
 }
 
 #[tokio::test]

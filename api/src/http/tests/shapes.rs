@@ -118,7 +118,7 @@ async fn a_body_of_20_mb_is_refused_so_that_its_sender_reads_it() {
     let body = is_error(response, 413, "invalid_request").await;
     assert_eq!(body["error"], "the body is larger than 16777216 bytes");
     // The connection and the service are as good as before.
-    assert_eq!(app.get_json("/v1/templates").await, json!([]));
+    assert_eq!(app.get_json("/v1/machines").await, json!([]));
 }
 
 #[tokio::test]

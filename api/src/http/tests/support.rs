@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use commands::Meta;
-use domain::Digest;
 use domain::build::{self, Build, Command, Fence};
 use domain::ids::{ArtifactId, BuildId};
-use domain::recorded::Actor;
+use domain::ports::EventReader as _;
+use domain::recorded::{Actor, Recorded, StreamName, Version};
 use domain::time::Timestamp;
+use domain::{Digest, Event};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -63,6 +64,15 @@ impl TestApp {
         self.client
             .request(method, self.url(path))
             .bearer_auth(&self.key)
+    }
+
+    /// A request with somebody else's key.
+    pub(super) fn request_by(&self, key: &str, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path)).bearer_auth(key)
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Response {
+        self.request(Method::DELETE, path).send().await.unwrap()
     }
 
     pub(super) async fn get(&self, path: &str) -> Response {
@@ -163,6 +173,14 @@ impl TestApp {
         let snapshotted = Box::new(snapshotted());
         self.command(id, Command::Complete { fence, snapshotted })
             .await;
+    }
+
+    /// What was recorded in a stream.
+    pub(super) async fn events(&self, stream: &StreamName) -> Vec<Recorded<Event>> {
+        let log = &self.service.app.log;
+        log.read_stream(stream, Version::EMPTY, 1_000)
+            .await
+            .unwrap()
     }
 
     /// Accepts, builds and finishes a template.
