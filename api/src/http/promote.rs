@@ -29,9 +29,10 @@ pub async fn promote(
     let build = builds::own(app, caller, id)?;
     let tags = normalise::promoted_tags(&json, limits)?;
     check_ready(&build)?;
-    let template = template_of(app, &build)?;
+    let template = live_template(app, &build)?;
     templates::assign(app, caller, &template, build.build_id.clone(), tags).await?;
-    let template = template_of(app, &build)?;
+    // Somebody may have deleted it since: the tags were moved all the same.
+    let template = builds::template_of(app, &build)?.unwrap_or(template);
     reply::json(StatusCode::OK, &present::template(&template, Some(&build)))
 }
 
@@ -45,7 +46,7 @@ fn check_ready(build: &BuildRow) -> Result<(), ApiError> {
     )))
 }
 
-fn template_of(app: &App, build: &BuildRow) -> Result<TemplateRow, ApiError> {
+fn live_template(app: &App, build: &BuildRow) -> Result<TemplateRow, ApiError> {
     let template = builds::template_of(app, build)?;
     let there = template.filter(|template| template.deleted_at.is_none());
     there.ok_or_else(|| {

@@ -37,9 +37,8 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// Checks `value` against `schema`.
-#[track_caller]
-fn fits(schema: &Value, value: &Value) {
+/// What of `value` is not as `schema` says.
+fn problems(schema: &Value, value: &Value) -> Vec<String> {
     static VALIDATORS: Mutex<BTreeMap<String, Validator>> = Mutex::new(BTreeMap::new());
     let mut validators = VALIDATORS.lock().unwrap();
     let validator = validators.entry(schema.to_string()).or_insert_with(|| {
@@ -51,11 +50,16 @@ fn fits(schema: &Value, value: &Value) {
             .build(&whole)
             .unwrap()
     });
-    let problems: Vec<String> = validator
-        .iter_errors(value)
+    let problems = validator.iter_errors(value);
+    problems
         .map(|problem| format!("{}: {problem}", problem.instance_path()))
-        .collect();
-    drop(validators);
+        .collect()
+}
+
+/// Checks `value` against `schema`.
+#[track_caller]
+fn fits(schema: &Value, value: &Value) {
+    let problems = problems(schema, value);
     assert!(
         problems.is_empty(),
         "{schema} does not describe {value}: {problems:#?}"
@@ -72,53 +76,59 @@ pub(in crate::http) fn is_log_entry(entry: &Value) {
 /// described for the status.
 #[track_caller]
 pub(in crate::http) fn is_described(method: &str, path: &str, status: u16, body: &Value) {
-    let operation = described(method, path);
-    let answer = &operation["responses"][status.to_string()];
+    let answers: Vec<&Value> = described_paths(path)
+        .into_iter()
+        .map(|name| {
+            let operation = &DESCRIPTION["paths"][name][method.to_ascii_lowercase()];
+            resolved(&operation["responses"][status.to_string()])
+        })
+        .filter(|answer| !answer.is_null())
+        .map(|answer| &answer["content"]["application/json"]["schema"])
+        .collect();
     assert!(
-        !answer.is_null(),
+        !answers.is_empty(),
         "{method} {path} is not described to answer {status}"
     );
-    let answer = resolved(answer);
-    fits(&answer["content"]["application/json"]["schema"], body);
+    let of_any = answers
+        .iter()
+        .any(|schema| problems(schema, body).is_empty());
+    assert!(
+        of_any,
+        "{answers:?} does not describe {body}: {:#?}",
+        problems(answers[0], body)
+    );
 }
 
 /// Checks a refusal by any method of the path.
 #[track_caller]
 pub(in crate::http) fn is_described_refusal(path: &str, status: u16, body: &Value) {
     fits(&super::operation::schema("ErrorResponse"), body);
-    let Some(name) = described_path(path).filter(|name| *name != LATER) else {
-        return;
-    };
-    let by_any = DESCRIPTION["paths"][name].as_object().unwrap();
-    let described = by_any
-        .values()
-        .any(|operation| !operation["responses"][status.to_string()].is_null());
+    let names = described_paths(path);
+    let mut operations = names
+        .iter()
+        .filter_map(|name| DESCRIPTION["paths"][name].as_object())
+        .flat_map(|by_method| by_method.values());
+    let described = names.iter().all(|name| *name == LATER)
+        || operations.any(|operation| !operation["responses"][status.to_string()].is_null());
     assert!(described, "{path} is not described to answer {status}");
-}
-
-#[track_caller]
-fn described(method: &str, path: &str) -> &'static Value {
-    let name = described_path(path).unwrap();
-    let operation = &DESCRIPTION["paths"][name][method.to_ascii_lowercase()];
-    assert!(!operation.is_null(), "{method} {path} is not described");
-    operation
 }
 
 /// What is not described because it is not there yet.
 const LATER: &str = "later";
 
-/// The path that a request's path is described as; none if it leads nowhere. Where it can be read in
-/// two ways, a template without a namespace is meant.
-fn described_path(path: &str) -> Option<&'static str> {
-    match Route::find(path).ok()? {
-        Route::Template(targets) => {
+/// The paths that a request's path is described as: none if it leads nowhere, two if it can be read in
+/// two ways.
+fn described_paths(path: &str) -> BTreeSet<&'static str> {
+    match Route::find(path) {
+        Err(_) => BTreeSet::new(),
+        Ok(Route::Template(targets)) => {
             let methods = targets.methods();
-            let mut chosen = methods
-                .iter()
-                .map(|method| targets.clone().choose(method, |_| Ok(false)).unwrap());
-            chosen.next().map(|target| target.name())
+            let readings = methods.iter().flat_map(|method| {
+                [true, false].map(|exists| targets.clone().choose(method, |_| Ok(exists)).unwrap())
+            });
+            readings.map(|target| target.name()).collect()
         }
-        route => Some(route.name()),
+        Ok(route) => BTreeSet::from([route.name()]),
     }
 }
 

@@ -60,11 +60,6 @@ async fn a_tag_moves_to_a_ready_build_and_the_log_tells_who_moved_it() {
     };
     assert_eq!(last.event, Event::Template(moved));
     assert!(matches!(last.actor, Actor::Key { .. }));
-
-    // What is so already is no event.
-    app.post_json(&path(&old), &json!({"tag": "prod"}), 200)
-        .await;
-    assert_eq!(app.events(&stream).await.len(), events.len());
 }
 
 #[tokio::test]
