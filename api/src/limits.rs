@@ -11,6 +11,9 @@ pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
 /// Builds on one page of a history whose caller does not say.
 pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
+/// Bytes of the value of one build secret: BuildKit's own bound.
+pub const SECRET_BYTES_MAX: usize = 500 * 1024;
+
 /// How much of anything a caller may send or hold open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,8 +47,10 @@ pub struct Limits {
     pub command_bytes_max: usize,
     /// Bytes of any other text: a path, a package, a value of an environment.
     pub text_bytes_max: usize,
-    /// Bytes of a Dockerfile.
+    /// Bytes of a Dockerfile; it is a part of the definition.
     pub dockerfile_bytes_max: usize,
+    /// Bytes of the values of all build secrets of one request together.
+    pub secret_total_bytes_max: usize,
     /// Seconds that a readiness probe may be given.
     pub readiness_secs_max: u64,
     /// How many mistakes of one request are reported.
@@ -100,7 +105,8 @@ impl Default for Limits {
             env_count_max: 500,
             command_bytes_max: 64 * 1024,
             text_bytes_max: 8 * 1024,
-            dockerfile_bytes_max: 512 * 1024,
+            dockerfile_bytes_max: 192 * 1024,
+            secret_total_bytes_max: 4 * 1024 * 1024,
             readiness_secs_max: 3600,
             problem_count_max: 20,
             keepalive_ms: 5000,

@@ -5,6 +5,7 @@
 
 mod changes;
 mod context;
+mod dockerfile;
 mod fields;
 mod names;
 mod preflight;
@@ -17,6 +18,8 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
@@ -26,7 +29,7 @@ pub use changes::{new_name, promoted_tags, reserved_name, tags, visibility};
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};
-pub use registry_auth::add_base;
+pub use registry_auth::RegistryAuth;
 pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
 
@@ -51,7 +54,7 @@ pub struct BuildRequest {
     pub backend: Backend,
     /// Where the template comes from.
     pub source_type: SourceType,
-    /// The credentials that it brings.
+    /// The values of its build secrets, and its credentials by host.
     pub secrets: Secrets,
 }
 
@@ -64,18 +67,20 @@ pub struct Bounds<'a> {
     pub executor: &'a Executor,
 }
 
-/// Why a request is no build.
+/// Why a request is no build: fields are wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Fields are wrong; the first ones, and how many there are.
-    Invalid {
-        /// The first mistakes, in the order of the request.
-        problems: Vec<FieldProblem>,
-        /// How many there are.
-        total: usize,
-    },
-    /// It is right, and cannot be built yet.
-    NotImplemented(String),
+pub struct Refusal {
+    /// The first mistakes, as they were found.
+    pub problems: Vec<FieldProblem>,
+    /// How many there are.
+    pub total: usize,
+}
+
+impl From<Vec<FieldProblem>> for Refusal {
+    fn from(problems: Vec<FieldProblem>) -> Self {
+        let total = problems.len();
+        Self { problems, total }
+    }
 }
 
 /// The fields of a request; others are let pass.
@@ -108,48 +113,12 @@ const MEMORY_MIB_DEFAULT: u32 = 512;
 /// Reads a request of `owner`.
 ///
 /// # Errors
-/// [`Refusal`], with every mistake that was found, or what cannot be built yet.
+/// [`Refusal`], with every mistake that was found.
 pub fn build_request(
     body: &Value,
     owner: &Owner,
     bounds: Bounds<'_>,
 ) -> Result<BuildRequest, Refusal> {
-    let (request, unsupported) = read(body, owner, bounds)?;
-    match unsupported {
-        Some(what) => Err(Refusal::NotImplemented(what)),
-        None => Ok(request),
-    }
-}
-
-/// Reads a request of `owner` that is only looked at.
-///
-/// # Errors
-/// [`Refusal`], with every mistake that was found.
-pub fn inspected_request(
-    body: &Value,
-    owner: &Owner,
-    bounds: Bounds<'_>,
-) -> Result<BuildRequest, Refusal> {
-    read(body, owner, bounds).map(|(request, _)| request)
-}
-
-/// The fields of a request that mean nothing here, except the client's own notes; the first ones of
-/// many.
-pub fn ignored_fields(body: &Value) -> Vec<String> {
-    const SHOWN_COUNT_MAX: usize = 20;
-    let keys = body.as_object().into_iter().flat_map(|body| body.keys());
-    keys.filter(|key| !key.starts_with('_') && !FIELDS.contains(&key.as_str()))
-        .map(|key| key.chars().take(80).collect())
-        .take(SHOWN_COUNT_MAX)
-        .collect()
-}
-
-/// A request, and what of it cannot be built yet.
-fn read(
-    body: &Value,
-    owner: &Owner,
-    bounds: Bounds<'_>,
-) -> Result<(BuildRequest, Option<String>), Refusal> {
     let problems = Problems::new(bounds.limits.problem_count_max);
     let Some(top) = Fields::top(body, &problems) else {
         return Err(problems.into_refusal());
@@ -163,17 +132,20 @@ fn read(
     let start_cmd = top.command("start_cmd", bounds.limits);
     let skip_cache = top.switch("skip_cache").unwrap_or(false);
     let config = config(top, bounds.executor);
-    secrets::check(top, source.is_dockerfile);
-    let base_image = top.get("base_image").and_then(Value::as_str);
-    let secrets = registry_auth::read(top, base_image);
-    if !problems.is_empty() {
-        return Err(problems.into_refusal());
-    }
-    let Some(definition_source) = source.source else {
-        // A source that is missing has left a problem; this keeps it an error if it has not.
+    let mut secrets = Secrets::default();
+    let secret_ids = if source.is_dockerfile {
+        secrets::read(top, &mut secrets, bounds.limits)
+    } else {
+        secrets::refuse(top);
+        BTreeSet::new()
+    };
+    let auth = registry_auth::read(top);
+    // A source that is missing has left a problem; this keeps it an error if it has not.
+    let Some(definition_source) = source.source.filter(|_| problems.is_empty()) else {
         return Err(problems.into_refusal());
     };
-    let request = BuildRequest {
+    auth.place(&definition_source, &mut secrets)?;
+    Ok(BuildRequest {
         namespace,
         name,
         tags,
@@ -184,14 +156,24 @@ fn read(
             runtime,
             config,
             skip_cache,
-            secret_ids: secrets::ids(top).into_iter().collect(),
+            secret_ids: secret_ids.into_iter().collect(),
         },
         context,
         backend: source.backend,
         source_type: source.source_type,
         secrets,
-    };
-    Ok((request, source.unsupported))
+    })
+}
+
+/// The fields of a request that mean nothing here, except the client's own notes; the first ones of
+/// many.
+pub fn ignored_fields(body: &Value) -> Vec<String> {
+    const SHOWN_COUNT_MAX: usize = 20;
+    let keys = body.as_object().into_iter().flat_map(|body| body.keys());
+    keys.filter(|key| !key.starts_with('_') && !FIELDS.contains(&key.as_str()))
+        .map(|key| key.chars().take(80).collect())
+        .take(SHOWN_COUNT_MAX)
+        .collect()
 }
 
 fn config(top: Fields<'_>, executor: &Executor) -> BuildConfig {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, Place, say, settings};
@@ -39,6 +40,7 @@ impl Serve {
             .map(|address| ("http.listen", address.to_string()));
         let loaded = settings::load(place, flags.as_slice())?;
         telemetry::start(&loaded.config.logging)?;
+        keep_out_of_core_files()?;
         for name in loaded.unknown_variables {
             tracing::warn!(name, "nobody knows this variable");
         }
@@ -78,6 +80,17 @@ impl Serve {
     }
 }
 
+/// The memory of this process, and of those that it starts, holds secret values: it belongs into no
+/// core file. A single byte, for nothing fits into it, and the kernel reads it as "none" for crash
+/// handlers behind a pipe too, which zero does not stop.
+fn keep_out_of_core_files() -> std::io::Result<()> {
+    let none = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
+    Ok(setrlimit(Resource::Core, none)?)
+}
+
 /// Ctrl-C and SIGTERM.
 struct Stop {
     interrupt: Signal,
@@ -97,5 +110,17 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_process_goes_into_a_core_file() {
+        keep_out_of_core_files().unwrap();
+        let limit = rustix::process::getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(1), Some(1)));
     }
 }

@@ -81,6 +81,7 @@ pub const SETTINGS: &[Setting] = &[
     number("limits.command_bytes_max"),
     number("limits.text_bytes_max"),
     number("limits.dockerfile_bytes_max"),
+    number("limits.secret_total_bytes_max"),
     number("limits.readiness_secs_max"),
     number("limits.problem_count_max"),
     number("limits.keepalive_ms"),

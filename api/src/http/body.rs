@@ -1,5 +1,7 @@
 //! Bodies of requests: bounded in size and in patience.
 
+use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Payload};
@@ -9,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::error::ApiError;
 use crate::limits::Limits;
+use crate::normalise;
 
 /// The body of a request, as far as it has not been read.
 pub struct Body {
@@ -18,8 +21,8 @@ pub struct Body {
     idle: Duration,
 }
 
-impl std::fmt::Debug for Body {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
             .field("declared_bytes", &self.declared_bytes)
             .field("ended", &self.ended)
@@ -94,15 +97,15 @@ impl Body {
     ///
     /// # Errors
     /// [`ApiError::MalformedJson`], [`ApiError::TooLarge`] or [`ApiError::BodyBroken`].
-    pub async fn json(&mut self, bytes_max: usize) -> Result<Option<Value>, ApiError> {
+    pub async fn json(&mut self, bytes_max: usize) -> Result<Option<Json>, ApiError> {
         let bytes = self.bytes(bytes_max).await?;
         if bytes.is_empty() {
             return Ok(None);
         }
         // Large bodies take a while to parse, and other requests share the thread.
-        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice::<Value>(&bytes));
+        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes).map(Json));
         match parsed.await? {
-            Ok(value) => Ok(Some(value)),
+            Ok(json) => Ok(Some(json)),
             Err(err) => Err(ApiError::MalformedJson {
                 line: err.line(),
                 column: err.column(),
@@ -129,5 +132,42 @@ impl Body {
                 return;
             }
         }
+    }
+}
+
+/// A body as JSON. It may carry secrets: whatever becomes of the request, every text in it is
+/// overwritten when it goes.
+pub struct Json(Value);
+
+impl Json {
+    /// A body of `{}`.
+    pub fn empty() -> Self {
+        Self(Value::Object(serde_json::Map::new()))
+    }
+}
+
+impl From<Value> for Json {
+    fn from(value: Value) -> Self {
+        Self(value)
+    }
+}
+
+impl Deref for Json {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Json").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Json {
+    fn drop(&mut self) {
+        normalise::wipe(&mut self.0);
     }
 }

@@ -9,7 +9,7 @@ use domain::ids::BuildId;
 use projections::builds::BuildRow;
 use projections::templates::TemplateRow;
 
-use super::body::Body;
+use super::body::{Body, Json};
 use super::error::ApiError;
 use super::query::Parameters;
 use super::{logs, reply};
@@ -62,7 +62,7 @@ pub(super) async fn read_request(
     body: &mut Body,
 ) -> Result<BuildRequest, ApiError> {
     let json = body.json(app.config.limits.json_body_bytes_max).await?;
-    let Some(mut json) = json else {
+    let Some(json) = json else {
         return Err(ApiError::field("", "is empty; a JSON object is expected"));
     };
     let (app, owner) = (Arc::clone(app), caller.owner.clone());
@@ -72,9 +72,7 @@ pub(super) async fn read_request(
             limits: &app.config.limits,
             executor: &app.config.executor,
         };
-        let read = normalise::build_request(&json, &owner, bounds);
-        normalise::wipe(&mut json);
-        read
+        normalise::build_request(&json, &owner, bounds)
     });
     Ok(reading.await??)
 }
@@ -167,10 +165,10 @@ pub async fn retry(
 ) -> Result<HttpResponse, ApiError> {
     let json = body.json(app.config.limits.json_body_bytes_max).await?;
     let id = own(app, &caller, id)?.build_id;
-    let mut json = json.unwrap_or_else(|| serde_json::json!({}));
-    let read = normalise::retry_request(&json, &app.config.limits);
-    normalise::wipe(&mut json);
-    let row = accept_retry(app, caller, id, read?).await?;
+    let json = json.unwrap_or_else(Json::empty);
+    let limits = app.config.limits.clone();
+    let reading = tokio::task::spawn_blocking(move || normalise::retry_request(&json, &limits));
+    let row = accept_retry(app, caller, id, reading.await??).await?;
     let template = template_of(app, &row)?;
     reply::json(
         StatusCode::ACCEPTED,

@@ -396,10 +396,8 @@ fn failed_status(failure: &FailureDetail) -> StatusCode {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Invalid { problems, total } => Self::Invalid { problems, total },
-            Refusal::NotImplemented(what) => Self::NotImplemented(what),
-        }
+        let Refusal { problems, total } = refusal;
+        Self::Invalid { problems, total }
     }
 }
 

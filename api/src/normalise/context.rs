@@ -67,7 +67,7 @@ pub(super) fn files(top: Fields<'_>, limits: &Limits) -> Vec<ContextFile> {
 
 fn file(entry: Fields<'_>, limits: &Limits) -> Option<ContextFile> {
     entry.only(&["path", "entry_type", "mode", "blob_id", "content_base64"]);
-    let path = path(entry, limits);
+    let path = relative_path(entry, "path", limits);
     let mode = entry.mode("mode");
     let is_dir = entry_is_dir(entry)?;
     let payload = if is_dir {
@@ -104,9 +104,9 @@ pub(super) fn entry_is_dir(entry: Fields<'_>) -> Option<bool> {
     }
 }
 
-/// A path that stays inside the context.
-pub(super) fn path(entry: Fields<'_>, limits: &Limits) -> Option<String> {
-    let path = entry.required_text("path", limits.text_bytes_max)?;
+/// The path `key`, which stays inside the context.
+pub(super) fn relative_path(entry: Fields<'_>, key: &str, limits: &Limits) -> Option<String> {
+    let path = entry.required_text(key, limits.text_bytes_max)?;
     let alone = ContextEntry {
         path: path.to_owned(),
         mode: 0,
@@ -117,7 +117,7 @@ pub(super) fn path(entry: Fields<'_>, limits: &Limits) -> Option<String> {
         Err(InvalidContext::TooLong(_)) => {
             let shown = shown(path);
             entry.problem(
-                "path",
+                key,
                 format!(
                     "`{shown}` must have at most {CONTEXT_PATH_BYTES_MAX} bytes, and 255 in each name"
                 ),
@@ -129,7 +129,7 @@ pub(super) fn path(entry: Fields<'_>, limits: &Limits) -> Option<String> {
         ) => {
             let shown = shown(path);
             entry.problem(
-                "path",
+                key,
                 format!("`{shown}` must be relative, without `..`, `.` or empty parts"),
             );
             None

@@ -18,6 +18,16 @@ pub struct FieldProblem {
     pub message: String,
 }
 
+impl FieldProblem {
+    /// What is wrong with `field`.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
 /// The mistakes of one request.
 #[derive(Debug)]
 pub(super) struct Problems {
@@ -43,15 +53,12 @@ impl Problems {
         *self.total.borrow_mut() += 1;
         let mut found = self.found.borrow_mut();
         if found.len() < self.count_max {
-            found.push(FieldProblem {
-                field,
-                message: message.into(),
-            });
+            found.push(FieldProblem::new(field, message));
         }
     }
 
     pub(super) fn into_refusal(self) -> Refusal {
-        Refusal::Invalid {
+        Refusal {
             problems: self.found.into_inner(),
             total: self.total.into_inner(),
         }
@@ -112,6 +119,14 @@ impl<'a> Fields<'a> {
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         self.problems
             .add(Place::Key(self.place, key).text(), message);
+    }
+
+    /// Records a mistake of the entry `name` of the object `key`.
+    pub(super) fn entry_problem(&self, key: &str, name: &str, message: impl Into<String>) {
+        let object = Place::Key(self.place, key);
+        let shown: String = name.chars().take(80).collect();
+        self.problems
+            .add(Place::Key(&object, &shown).text(), message);
     }
 
     /// Records a mistake of the element `index` of the list `key`.
@@ -272,11 +287,7 @@ impl<'a> Fields<'a> {
                 Ok(value) => {
                     env.insert(name.clone(), value.to_owned());
                 }
-                Err(message) => {
-                    let place = Place::Key(self.place, key);
-                    let name: String = name.chars().take(80).collect();
-                    self.problems.add(Place::Key(&place, &name).text(), message);
-                }
+                Err(message) => self.entry_problem(key, name, message),
             }
         }
         env

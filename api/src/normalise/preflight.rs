@@ -4,7 +4,7 @@ use domain::Digest;
 use serde_json::Value;
 
 use super::Refusal;
-use super::context::{entry_is_dir, path};
+use super::context::{entry_is_dir, relative_path};
 use super::fields::{Fields, Problems};
 use crate::limits::Limits;
 
@@ -33,7 +33,7 @@ pub struct AnnouncedFile {
 /// Reads the announcement of files.
 ///
 /// # Errors
-/// [`Refusal::Invalid`], with every mistake that was found.
+/// [`Refusal`], with every mistake that was found.
 pub fn preflight(body: &Value, limits: &Limits) -> Result<Vec<Announcement>, Refusal> {
     let problems = Problems::new(limits.problem_count_max);
     let entries = Fields::top(body, &problems).map(|top| {
@@ -59,7 +59,7 @@ fn entry(fields: Fields<'_>, limits: &Limits) -> Option<Announcement> {
         "size_bytes",
         "force_upload",
     ]);
-    let path = path(fields, limits);
+    let path = relative_path(fields, "path", limits);
     // Checked here, echoed as it was sent.
     fields.mode("mode");
     let file = if entry_is_dir(fields)? {

@@ -1,5 +1,10 @@
 //! Credentials for registries: read into values without a text form. No mistake repeats one.
 
+mod images;
+
+use std::collections::BTreeSet;
+
+use domain::definition::Source;
 use executor::image::ecr::AwsKey;
 use executor::image::gcp::ServiceAccount;
 use executor::image::{Credentials, ImageReference};
@@ -7,36 +12,32 @@ use executor::vault::Secrets;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::fields::Fields;
+use super::fields::{FieldProblem, Fields};
 use super::secrets::SECRET_COUNT_MAX;
+use images::Images;
 
 /// The longest text of credentials: a service account's JSON fits easily.
 const CREDENTIAL_BYTES_MAX: usize = 64 * 1024;
 
-/// The credentials that a request brings for registries.
-pub(super) fn read(top: Fields<'_>, base_image: Option<&str>) -> Secrets {
-    let mut secrets = registries(top);
-    let Some(credentials) = base_image_auth(top) else {
-        return secrets;
-    };
-    // Without a base image, that is what is wrong.
-    let Some(base_image) = base_image else {
-        return secrets;
-    };
-    if let Err(problem) = add_base(&mut secrets, base_image, credentials) {
-        top.problem("base_image_auth", problem);
+/// The credentials that a request brings, not yet held against what it builds.
+#[derive(Debug, Default)]
+pub struct RegistryAuth {
+    /// For the registry of the base image.
+    base: Option<Credentials>,
+    /// For each host that the list `registry_auth` names, in its order.
+    hosts: Vec<(String, Credentials)>,
+}
+
+/// What `base_image_auth` and `registry_auth` hold, as far as it is right.
+pub(super) fn read(top: Fields<'_>) -> RegistryAuth {
+    RegistryAuth {
+        base: top.within("base_image_auth", credentials).flatten(),
+        hosts: registries(top),
     }
-    secrets
 }
 
-/// What `base_image_auth` holds, if it is right.
-pub(super) fn base_image_auth(top: Fields<'_>) -> Option<Credentials> {
-    top.within("base_image_auth", credentials)?
-}
-
-/// The credentials of the list `registry_auth`, by host.
-pub(super) fn registries(top: Fields<'_>) -> Secrets {
-    let mut secrets = Secrets::default();
+fn registries(top: Fields<'_>) -> Vec<(String, Credentials)> {
+    let mut seen = BTreeSet::new();
     top.each("registry_auth", SECRET_COUNT_MAX, |_, entry| {
         let credentials = entry.within("auth", credentials);
         if credentials.is_none() {
@@ -50,41 +51,81 @@ pub(super) fn registries(top: Fields<'_>) -> Secrets {
             return None;
         };
         let credentials = credentials??;
-        if secrets.registry(&host).is_some() {
+        if !seen.insert(host.clone()) {
             entry.problem("registry", "is named twice in this request");
         }
         if let Err(wrong) = credentials.check_registry(&host) {
             entry.problem("auth", wrong.to_string());
         }
-        secrets.add_registry(host, credentials);
-        Some(())
-    });
-    secrets
+        Some((host, credentials))
+    })
 }
 
-/// Adds the credentials for the registry of a base image.
-///
-/// # Errors
-/// What is wrong with `base_image_auth`, in words for the caller.
-pub fn add_base(
-    secrets: &mut Secrets,
-    base_image: &str,
-    credentials: Credentials,
-) -> Result<(), String> {
-    let Ok(image) = base_image.parse::<ImageReference>() else {
-        return Err("is for images in registries, and `base_image` names none".to_owned());
-    };
-    let host = image.registry();
-    if secrets.registry(host).is_some() {
-        return Err(format!(
-            "and registry_auth both have credentials for `{host}`"
-        ));
+impl RegistryAuth {
+    /// Adds the credentials to `secrets`, by the hosts that a build of `source` shows them to.
+    ///
+    /// # Errors
+    /// Credentials that no image of the source is there for, by their fields.
+    pub fn place(self, source: &Source, secrets: &mut Secrets) -> Result<(), Vec<FieldProblem>> {
+        if self.base.is_none() && self.hosts.is_empty() {
+            return Ok(());
+        }
+        match source {
+            Source::Declarative { base_image, .. } => {
+                let base = || match base_image.parse::<ImageReference>() {
+                    Ok(image) => Ok(image.registry().to_owned()),
+                    Err(_) => Err(of_base(
+                        "is for images in registries, and `base_image` names none",
+                    )),
+                };
+                self.add(base, secrets)
+            }
+            Source::Dockerfile {
+                text,
+                build_args,
+                target,
+                ..
+            } => {
+                let images = Images::read(text, build_args, target.as_deref())
+                    .map_err(|problem| vec![problem])?;
+                let hosts: Vec<&str> = self.hosts.iter().map(|(host, _)| host.as_str()).collect();
+                let problems = images.problems(&hosts);
+                if !problems.is_empty() {
+                    return Err(problems);
+                }
+                self.add(|| images.base().map(str::to_owned), secrets)
+            }
+        }
+        .map_err(|problem| vec![problem])
     }
-    credentials
-        .check_registry(host)
-        .map_err(|wrong| wrong.to_string())?;
-    secrets.add_registry(host.to_owned(), credentials);
-    Ok(())
+
+    /// Adds the credentials by their hosts; `base` tells the host of the base image.
+    fn add(
+        self,
+        base: impl FnOnce() -> Result<String, FieldProblem>,
+        secrets: &mut Secrets,
+    ) -> Result<(), FieldProblem> {
+        for (host, credentials) in self.hosts {
+            secrets.add_registry(host, credentials);
+        }
+        let Some(credentials) = self.base else {
+            return Ok(());
+        };
+        let host = base()?;
+        if secrets.registry(&host).is_some() {
+            let message = format!("and registry_auth both have credentials for `{host}`");
+            return Err(of_base(message));
+        }
+        credentials
+            .check_registry(&host)
+            .map_err(|wrong| of_base(wrong.to_string()))?;
+        secrets.add_registry(host, credentials);
+        Ok(())
+    }
+}
+
+fn of_base(message: impl Into<String>) -> FieldProblem {
+    FieldProblem::new("base_image_auth", message)
 }
 
 /// The host that images of this registry are named after.

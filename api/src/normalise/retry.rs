@@ -1,13 +1,14 @@
 //! The request of a retry: what it changes, and which secrets it brings.
 
+use std::collections::BTreeMap;
+
 use domain::build::RetryRequest;
-use executor::image::Credentials;
 use executor::vault::Secrets;
 use serde_json::Value;
 
 use super::Refusal;
 use super::fields::{Fields, Problems};
-use super::{names, registry_auth, secrets};
+use super::{RegistryAuth, names, registry_auth, secrets};
 use crate::limits::Limits;
 
 /// A request for a retry that is right in itself.
@@ -15,10 +16,10 @@ use crate::limits::Limits;
 pub struct Retry {
     /// What it changes. The registries of its credentials are added when the original is known.
     pub request: RetryRequest,
-    /// The credentials for the registry of the original's base image.
-    pub base_image_auth: Option<Credentials>,
-    /// The credentials that it brings by host.
+    /// The values of its build secrets.
     pub secrets: Secrets,
+    /// The credentials that it brings, for the images of the original.
+    pub auth: RegistryAuth,
 }
 
 /// Reads the request of a retry.
@@ -32,22 +33,21 @@ pub fn retry_request(body: &Value, limits: &Limits) -> Result<Retry, Refusal> {
     };
     let tags = top.has("tags").then(|| names::tags(top, limits));
     // Which secrets fit is decided by the original, so any kind of build may bring them here.
-    secrets::check(top, true);
-    let secret_ids = secrets::ids(top);
-    let base_image_auth = registry_auth::base_image_auth(top);
-    let secrets = registry_auth::registries(top);
+    let mut secrets = Secrets::default();
+    let secret_ids = secrets::read(top, &mut secrets, limits);
+    let auth = registry_auth::read(top);
     if !problems.is_empty() {
         return Err(problems.into_refusal());
     }
     let request = RetryRequest {
         tags,
         secret_ids,
-        registry_auth: secrets.registry_kinds(),
+        registry_auth: BTreeMap::new(),
     };
     Ok(Retry {
         request,
-        base_image_auth,
         secrets,
+        auth,
     })
 }
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn wrong_tags_are_named() {
         for tags in [json!([]), json!(["tb_x"]), json!("r1")] {
-            let Err(Refusal::Invalid { problems, .. }) = read(&json!({"tags": tags})) else {
+            let Err(Refusal { problems, .. }) = read(&json!({"tags": tags})) else {
                 panic!("{tags} was accepted")
             };
             assert!(problems[0].field.starts_with("tags"), "{problems:?}");

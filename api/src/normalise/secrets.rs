@@ -1,76 +1,94 @@
-//! Fields that carry secret values: looked at, never kept, never repeated in an error.
+//! Fields that carry secret values: moved into [`Secrets`], never repeated in an error.
 
 use std::collections::BTreeSet;
 
 use domain::name::SecretId;
+use executor::vault::Secrets;
 use serde_json::Value;
 use zeroize::Zeroize as _;
 
 use super::fields::Fields;
+use crate::limits::{Limits, SECRET_BYTES_MAX};
 
-/// Keys of a request whose values are secret.
-const SECRET_KEYS: [&str; 3] = ["build_secrets", "base_image_auth", "registry_auth"];
+const KEY: &str = "build_secrets";
 
 /// How many secrets or registries one request may name.
 pub(super) const SECRET_COUNT_MAX: usize = 100;
 
-/// Checks the secrets of a build from a Dockerfile.
-pub(super) fn check(top: Fields<'_>, is_dockerfile: bool) {
-    let list = top.list("build_secrets", SECRET_COUNT_MAX);
-    if list.is_some_and(|list| !list.is_empty()) && !is_dockerfile {
-        top.problem(
-            "build_secrets",
-            "only builds from a Dockerfile can use build secrets",
-        );
-        return;
+/// Refuses secrets of a build that has no use for them.
+pub(super) fn refuse(top: Fields<'_>) {
+    let list = top.list(KEY, SECRET_COUNT_MAX);
+    if list.is_some_and(|list| !list.is_empty()) {
+        top.problem(KEY, "only builds from a Dockerfile can use build secrets");
     }
+}
+
+/// Adds the secrets of a request to `secrets` and gives their ids.
+pub(super) fn read(top: Fields<'_>, secrets: &mut Secrets, limits: &Limits) -> BTreeSet<SecretId> {
     let mut ids = BTreeSet::new();
-    top.each("build_secrets", SECRET_COUNT_MAX, |_, secret| {
-        match secret.get("id").and_then(Value::as_str) {
-            None => secret.problem("id", "must be a string"),
-            // A caller may have put the value where the id goes: it is not repeated.
-            Some(id) if id.parse::<SecretId>().is_err() => secret.problem(
-                "id",
-                "must be 1 to 128 of letters, digits, `.`, `_` and `-`",
-            ),
-            Some(id) if !ids.insert(id.to_owned()) => {
-                secret.problem("id", "is used twice in this request");
-            }
-            Some(_) => {}
+    let mut total_bytes: usize = 0;
+    top.each(KEY, SECRET_COUNT_MAX, |_, secret| {
+        secret.only(&["id", "value", "source"]);
+        source(secret);
+        let (id, value) = (id(secret), value(secret));
+        let (id, value) = (id?, value?);
+        total_bytes = total_bytes.saturating_add(value.len());
+        if !ids.insert(id.clone()) {
+            secret.problem("id", "is used twice in this request");
         }
-        if secret.get("value").and_then(Value::as_str).is_none() {
-            secret.problem("value", "must be a string");
-        }
+        secrets.add_value(id, value.as_bytes().to_vec().into());
         Some(())
     });
+    let bytes_max = limits.secret_total_bytes_max;
+    if total_bytes > bytes_max {
+        let message = format!("have {total_bytes} bytes together, at most {bytes_max} may be");
+        top.problem(KEY, message);
+    }
+    ids
 }
 
-/// The ids of the secrets that a request brings; wrong ones are left out.
-pub(super) fn ids(top: Fields<'_>) -> BTreeSet<SecretId> {
-    let secrets = top.get("build_secrets").and_then(Value::as_array);
-    let ids = secrets
-        .into_iter()
-        .flatten()
-        .filter_map(|secret| secret.get("id")?.as_str());
-    ids.filter_map(|id| id.parse().ok()).collect()
+fn id(secret: Fields<'_>) -> Option<SecretId> {
+    let id = secret.get("id").map(|id| id.as_str().map(str::parse));
+    // A caller may have put the value where the id goes: it is not repeated.
+    let problem = match id {
+        None => "is required",
+        Some(None) => "must be a string",
+        Some(Some(Err(_))) => "must be 1 to 128 of letters, digits, `.`, `_` and `-`",
+        Some(Some(Ok(id))) => return Some(id),
+    };
+    secret.problem("id", problem);
+    None
 }
 
-/// Overwrites every secret value of a request.
-pub fn wipe(body: &mut Value) {
-    if let Value::Object(object) = body {
-        for key in SECRET_KEYS {
-            if let Some(value) = object.get_mut(key) {
-                wipe_texts(value);
-            }
+/// A value is any text, of several lines too, and may be empty.
+fn value(secret: Fields<'_>) -> Option<&str> {
+    let problem = match secret.get("value") {
+        None => "is required: variables and files are read by the client".to_owned(),
+        Some(Value::String(value)) if value.len() > SECRET_BYTES_MAX => {
+            let bytes = value.len();
+            format!("has {bytes} bytes, at most {SECRET_BYTES_MAX} may be")
         }
+        Some(Value::String(value)) => return Some(value),
+        Some(_) => "must be a string".to_owned(),
+    };
+    secret.problem("value", problem);
+    None
+}
+
+/// A remark about where the client has the value from.
+fn source(secret: Fields<'_>) {
+    match secret.get("source").map(Value::as_str) {
+        None | Some(Some("value" | "env" | "file")) => {}
+        Some(_) => secret.problem("source", "must be `value`, `env` or `file`"),
     }
 }
 
-fn wipe_texts(value: &mut Value) {
-    match value {
+/// Overwrites every text of a request, wherever its secret values may be.
+pub fn wipe(body: &mut Value) {
+    match body {
         Value::String(text) => text.zeroize(),
-        Value::Array(list) => list.iter_mut().for_each(wipe_texts),
-        Value::Object(object) => object.values_mut().for_each(wipe_texts),
+        Value::Array(list) => list.iter_mut().for_each(wipe),
+        Value::Object(object) => object.values_mut().for_each(wipe),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::context::{ContextFile, Listing};
 use super::fields::Fields;
-use super::steps;
+use super::{dockerfile, steps};
 use crate::limits::Limits;
 
 /// The longest image reference: a host, a path of 255 and a digest fit easily.
@@ -14,12 +14,10 @@ const BASE_IMAGE_BYTES_MAX: usize = 512;
 /// The source of a request, as far as it could be read.
 #[derive(Debug)]
 pub(super) struct ReadSource {
-    /// The source, if it is one that can be built.
+    /// The source, if there is one.
     pub(super) source: Option<Source>,
     /// Whether it is a Dockerfile.
     pub(super) is_dockerfile: bool,
-    /// What cannot be built yet, if it is that.
-    pub(super) unsupported: Option<String>,
     /// Which engine builds it.
     pub(super) backend: Backend,
     /// Where the template comes from.
@@ -41,7 +39,16 @@ pub(super) fn source(top: Fields<'_>, context: &[ContextFile], limits: &Limits) 
     }
     backend(top, is_dockerfile);
     if is_dockerfile {
-        dockerfile(top, limits)
+        let steps = top.list("steps", limits.step_count_max);
+        if steps.is_some_and(|steps| !steps.is_empty()) {
+            top.problem("steps", "a build from a Dockerfile has no steps");
+        }
+        ReadSource {
+            source: dockerfile::dockerfile(top, context, limits),
+            is_dockerfile,
+            backend: Backend::Buildkit,
+            source_type: SourceType::Dockerfile,
+        }
     } else {
         declarative(top, context, limits)
     }
@@ -62,31 +69,6 @@ fn backend(top: Fields<'_>, is_dockerfile: bool) {
     }
 }
 
-fn dockerfile(top: Fields<'_>, limits: &Limits) -> ReadSource {
-    let text = top.text("dockerfile", limits.dockerfile_bytes_max);
-    let path = top.text("dockerfile_path", limits.text_bytes_max);
-    let target = top.text("build_target", limits.text_bytes_max);
-    let build_args = top.env("build_args", limits);
-    // Checked like any other, though the Dockerfile has its own.
-    drop(top.env("build_envs", limits));
-    let steps = top.list("steps", limits.step_count_max);
-    if steps.is_some_and(|steps| !steps.is_empty()) {
-        top.problem("steps", "a build from a Dockerfile has no steps");
-    }
-    ReadSource {
-        source: text.map(|text| Source::Dockerfile {
-            text: text.to_owned(),
-            path: path.map(str::to_owned),
-            build_args,
-            target: target.map(str::to_owned),
-        }),
-        is_dockerfile: true,
-        unsupported: Some("builds from a Dockerfile (the buildkit backend)".to_owned()),
-        backend: Backend::Buildkit,
-        source_type: SourceType::Dockerfile,
-    }
-}
-
 fn declarative(top: Fields<'_>, context: &[ContextFile], limits: &Limits) -> ReadSource {
     for key in ["build_args", "build_target", "dockerfile_path"] {
         if top.has(key) {
@@ -102,7 +84,6 @@ fn declarative(top: Fields<'_>, context: &[ContextFile], limits: &Limits) -> Rea
         SourceType::OciImport
     };
     ReadSource {
-        unsupported: None,
         source: base_image.map(|base| Source::Declarative {
             base_image: base.to_owned(),
             steps,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use commands::DispatchError;
 use domain::build::{self, Build, PinnedBase, Requested, RetryRequest};
-use domain::definition::{Source, SourceType};
+use domain::definition::{Backend, SourceType};
 use domain::ids::{BuildId, TemplateId};
 use domain::name::{SecretId, TemplateName};
 use executor::vault::Secrets;
@@ -17,7 +17,7 @@ use super::context;
 use super::keys::Caller;
 use super::names;
 use crate::http::error::ApiError;
-use crate::normalise::{BuildRequest, Retry, add_base};
+use crate::normalise::{BuildRequest, Refusal, Retry};
 
 /// Accepts `request` and waits until the build is visible.
 ///
@@ -118,7 +118,7 @@ pub async fn accept_retry(
             .map_err(dispatch_error)?;
         let (request, secrets) = retry_of(&state, retry)?;
         let requested =
-            build::retry(&of, &state, request).map_err(|rejection| refused(&rejection))?;
+            build::retry(&of, &state, request).map_err(|rejection| refused(&state, &rejection))?;
         names::check_there(&app, &requested.template_id).await?;
         request_build(&app, &caller, requested, secrets).await
     };
@@ -129,29 +129,19 @@ pub async fn accept_retry(
 fn retry_of(state: &Build, retry: Retry) -> Result<(RetryRequest, Secrets), ApiError> {
     let Retry {
         mut request,
-        base_image_auth,
         mut secrets,
+        auth,
     } = retry;
-    let source = state
-        .accepted()
-        .map(|accepted| &accepted.requested.definition.source);
-    if let (Some(credentials), Some(source)) = (base_image_auth, source) {
-        let added = match source {
-            Source::Declarative { base_image, .. } => {
-                add_base(&mut secrets, base_image, credentials)
-            }
-            Source::Dockerfile { .. } => {
-                Err("is for builds from a base image; pass registry_auth".to_owned())
-            }
-        };
-        added.map_err(|problem| ApiError::field("base_image_auth", problem))?;
-        request.registry_auth = secrets.registry_kinds();
+    if let Some(accepted) = state.accepted() {
+        let source = &accepted.requested.definition.source;
+        auth.place(source, &mut secrets).map_err(Refusal::from)?;
     }
+    request.registry_auth = secrets.registry_kinds();
     Ok((request, secrets))
 }
 
-/// Why a build is not retried.
-fn refused(rejection: &build::Rejection) -> ApiError {
+/// Why the build in `state` is not retried.
+fn refused(state: &Build, rejection: &build::Rejection) -> ApiError {
     if let build::Rejection::SecretsDiffer { missing, extra } = rejection {
         let list = |ids: &BTreeSet<SecretId>| {
             let ids: Vec<&str> = ids.iter().map(SecretId::as_str).collect();
@@ -174,7 +164,12 @@ fn refused(rejection: &build::Rejection) -> ApiError {
             "is needed again: the original build had credentials for {}, and they are not kept",
             hosts.join(", ")
         );
-        return ApiError::field("base_image_auth", message);
+        let backend = state.accepted().map(|accepted| accepted.requested.backend);
+        let field = match backend {
+            Some(Backend::Buildkit) => "registry_auth",
+            Some(Backend::Native) | None => "base_image_auth",
+        };
+        return ApiError::field(field, message);
     }
     ApiError::Transition(format!("{rejection}; wait for its end, or cancel it"))
 }

@@ -10,13 +10,13 @@ use buildkit::dockerfile::Dockerfile;
 use domain::build::{PinnedBase, Requested};
 use domain::definition::Source;
 use executor::image::ImageReference;
-use serde_json::Value;
 
 use super::accept::requested;
 use super::context::{self, Stored};
 use super::keys::Caller;
 use super::uploads::Announced;
 use super::{App, bases};
+use crate::http::body::Json;
 use crate::http::error::ApiError;
 use crate::normalise::{self, BuildRequest};
 
@@ -38,7 +38,7 @@ pub struct Inspection {
 pub async fn inspect(
     app: &Arc<App>,
     caller: &Caller,
-    mut body: Value,
+    body: Json,
     contents: &[Option<Announced>],
 ) -> Result<Inspection, ApiError> {
     let (state, owner) = (Arc::clone(app), caller.owner.clone());
@@ -47,9 +47,7 @@ pub async fn inspect(
             limits: &state.config.limits,
             executor: &state.config.executor,
         };
-        let read = normalise::inspected_request(&body, &owner, bounds);
-        normalise::wipe(&mut body);
-        let request = read?;
+        let request = normalise::build_request(&body, &owner, bounds)?;
         let dockerfile = dockerfile::read(&request.definition.source)?;
         Ok::<_, ApiError>((request, dockerfile, normalise::ignored_fields(&body)))
     });

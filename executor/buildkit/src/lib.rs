@@ -15,6 +15,8 @@ pub mod limits;
 pub mod outcome;
 pub mod progress;
 pub mod run;
+#[cfg(test)]
+mod testkit;
 
 pub use event::{Event, Excerpt, Failure, FailureKind, OutputStream, Step};
 pub use limits::BuildkitLimits;

@@ -7,6 +7,15 @@ pub struct BuildkitLimits {
     pub probe_ms_max: u64,
     /// How long buildctl may take to end once it was asked to, in milliseconds; then it is killed.
     pub stop_ms_max: u64,
+    /// The longest answer of a daemon to a question about itself, in bytes.
+    pub answer_bytes_max: usize,
+    /// How long a build may say nothing until its daemon is asked whether it is still there, in
+    /// milliseconds.
+    pub silence_ms_max: u64,
+    /// How many times in a row a daemon may fail to answer that.
+    pub unanswered_probes_max: u32,
+    /// How long it may take to remove what a daemon remembers of a build, in milliseconds.
+    pub forget_ms_max: u64,
     /// How long a whole build may take, in seconds.
     pub build_seconds_max: u64,
     /// The longest line of buildctl's progress, in bytes: a failed step's output comes again as one of
@@ -32,6 +41,10 @@ impl Default for BuildkitLimits {
         Self {
             probe_ms_max: 2_000,
             stop_ms_max: 2_000,
+            answer_bytes_max: 4 * 1024 * 1024,
+            silence_ms_max: 30_000,
+            unanswered_probes_max: 3,
+            forget_ms_max: 5_000,
             build_seconds_max: 3_600,
             progress_line_bytes_max: 4 * 1024 * 1024,
             text_tail_bytes_max: 64 * 1024,

@@ -16,7 +16,7 @@ use struson::reader::{JsonReader as _, JsonStreamReader, LinePosition, ReaderErr
 use struson::serde::DeserializerError;
 use tokio::sync::mpsc;
 
-use crate::http::body::Body;
+use crate::http::body::{Body, Json};
 use crate::http::error::ApiError;
 use crate::limits::Limits;
 use crate::service::App;
@@ -30,10 +30,10 @@ const HASHED_BYTES: usize = 64 * 1024;
 const NO_BASE64: &str = "!";
 
 /// A request, and what the contents of its files are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inspected {
     /// The body. Contents are empty there, or no base64 if they were none.
-    pub(super) json: Value,
+    pub(super) json: Json,
     /// The contents that came inline, by the index of their entry in `build_context.files`.
     pub(super) contents: Vec<Option<Announced>>,
 }
@@ -246,7 +246,7 @@ impl Reading {
         });
         match read {
             Ok(json) => Ok(Inspected {
-                json,
+                json: json.into(),
                 contents: self.contents,
             }),
             Err(stop) => Err(refusal(stop, place, &gauge, bounds)),

@@ -7,6 +7,7 @@ use domain::ports::EventReader as _;
 use domain::recorded::{Actor, Recorded, StreamName, Version};
 use domain::time::Timestamp;
 use domain::{Digest, Event};
+use projections::Runner;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,15 +33,19 @@ impl TestApp {
     }
 
     pub(super) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = Config {
-            data_dir: DataDir::new(folder.path()),
-            ..Config::default()
-        };
-        config.http.listen = "127.0.0.1:0".parse().unwrap();
-        config.http.workers = 1;
-        change(&mut config);
-        let (foundation, runner) = Foundation::in_memory(config).await.unwrap();
+        let (folder, config) = configured(change);
+        let opened = Foundation::in_memory(config).await.unwrap();
+        Self::over(folder, opened).await
+    }
+
+    /// The same, and everything is kept in the data folder.
+    pub(super) async fn start_on_disk() -> Self {
+        let (folder, config) = configured(|_| {});
+        let opened = Foundation::open(config).await.unwrap();
+        Self::over(folder, opened).await
+    }
+
+    async fn over(folder: TempDir, (foundation, runner): (Foundation, Runner)) -> Self {
         let service = Service::without_worker(foundation, runner).await.unwrap();
         let key = service.first_key.as_ref().unwrap().reveal().to_owned();
         let client = Client::builder()
@@ -192,6 +197,18 @@ impl TestApp {
         self.complete(&id, fence).await;
         accepted
     }
+}
+
+fn configured(change: impl FnOnce(&mut Config)) -> (TempDir, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config {
+        data_dir: DataDir::new(folder.path()),
+        ..Config::default()
+    };
+    config.http.listen = "127.0.0.1:0".parse().unwrap();
+    config.http.workers = 1;
+    change(&mut config);
+    (folder, config)
 }
 
 pub(super) fn build_id(build: &Value) -> BuildId {
