@@ -15,6 +15,9 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$STATE/target}
 VENV_PYTHON=$STATE/venv/bin/python
 BUILD_NETWORK=$STATE/build-network.toml
 REGISTRY_STORAGE=$STATE/registry
+# BuildKit's client and daemon; whoever has others says so.
+export NULLSPACE_BUILDCTL=${NULLSPACE_BUILDCTL:-$STATE/bin/buildctl}
+export NULLSPACE_BUILDKITD=${NULLSPACE_BUILDKITD:-$STATE/bin/buildkitd}
 
 # Bounds, in seconds, of the waits below.
 REGISTRY_START_SECONDS=20
@@ -65,13 +68,16 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# write_service_config FILE REGISTRY: settings that make the service pull from the loopback registry
-# and reach the package mirrors the way this machine does.
+# write_service_config FILE REGISTRY BUILDKIT: settings that make the service pull from the loopback
+# registry, build Dockerfiles by the daemon at that address, and reach the package mirrors the way this
+# machine does.
 write_service_config() {
   {
     printf '# Written by the scripts for one run.\n'
     printf '[registry]\nmirrors_only = true\n\n'
     printf '[[registry.mirror]]\nregistry = "docker.io"\nhost = "%s"\nplain_http = true\n\n' "$2"
+    printf '[buildkit]\nbuildctl = "%s"\n\n' "$NULLSPACE_BUILDCTL"
+    printf '[[buildkit.daemon]]\naddress = "%s"\n\n' "$3"
     cat "$BUILD_NETWORK"
   } >"$1"
   chmod 0600 "$1"

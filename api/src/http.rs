@@ -13,6 +13,7 @@ pub mod error;
 pub mod history;
 pub mod inspect;
 pub mod logs;
+pub mod metrics;
 pub mod namespaces;
 pub mod openapi;
 pub mod promote;

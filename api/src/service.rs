@@ -8,6 +8,7 @@ pub mod context;
 pub mod first_key;
 pub mod inspect;
 pub mod keys;
+pub mod metrics;
 mod names;
 pub mod operator;
 pub mod present;
@@ -32,6 +33,7 @@ use crate::config::Config;
 use crate::http::error::ApiError;
 use cache::CacheDesk;
 use keys::{Caller, KeyTable};
+use metrics::Metrics;
 use uploads::Uploads;
 
 /// Everything that endpoints share.
@@ -59,6 +61,8 @@ pub struct App {
     pub ids: IdSource,
     /// The present moment.
     pub clock: ClockHandle,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Room for open streams.
     pub streams: Arc<Semaphore>,
     /// Room for large requests that are only looked at.

@@ -37,6 +37,7 @@ use crate::http;
 use crate::service::cache::CacheDesk;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
+use crate::service::metrics::{Levels, Metrics};
 use crate::service::uploads::Uploads;
 use crate::service::{App, ClockHandle};
 
@@ -234,6 +235,7 @@ impl Service {
         follow_views(&mut background, runner, foundation.log.clone());
         let app = Arc::new(app(foundation, worker_ready, cache).await?);
         follow_keys(&mut background, &app);
+        follow_metrics(&mut background, &app);
         let (address, servers) = listen(&app, &mut background)?;
         Ok(Self {
             app,
@@ -302,12 +304,15 @@ async fn app(
     let keys = KeyTable::default();
     let (known, _) = dispatcher.load_keys().await.map_err(StartError::Keys)?;
     keys.replace(&known);
+    let streams_max = config.limits.open_stream_count_max;
+    let streams = Arc::new(Semaphore::new(streams_max));
     Ok(App {
+        metrics: metrics(&log, &views, &streams, streams_max),
         // The same table: its gate is one.
         uploads: desk.uploads.clone(),
         desk,
-        streams: Arc::new(Semaphore::new(config.limits.open_stream_count_max)),
         inspections: Semaphore::new(config.limits.inspection_count_max),
+        streams,
         open: TaskTracker::new(),
         stopping: CancellationToken::new(),
         ready_from: log.head(),
@@ -353,6 +358,40 @@ fn follow_keys(background: &mut Background, app: &Arc<App>) {
         following.await;
         Ok(())
     });
+}
+
+/// What happens to builds is counted from the log's first event on.
+fn follow_metrics(background: &mut Background, app: &Arc<App>) {
+    let (log, metrics, stop) = (app.log.clone(), app.metrics.clone(), background.last());
+    let events_max = app.config.limits.stream_entry_count_max;
+    background.spawn("metrics", async move {
+        loop {
+            let events = log.read_all(metrics.position(), events_max).await?;
+            if !events.is_empty() {
+                metrics.count(&events);
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                behind = log.wait_behind(metrics.position()) => behind?,
+            }
+        }
+    });
+}
+
+/// The figures, with those that are asked for when they are shown.
+fn metrics(log: &AnyLog, views: &Views, streams: &Arc<Semaphore>, streams_max: usize) -> Metrics {
+    let (log, views, streams) = (log.clone(), views.clone(), Arc::clone(streams));
+    Metrics::new(Levels {
+        view_lag_events: Box::new(move || {
+            let shown = views.applied().raw();
+            log.head().raw().saturating_sub(shown)
+        }),
+        open_streams: Box::new(move || {
+            let open = streams_max.saturating_sub(streams.available_permits());
+            u64::try_from(open).unwrap_or(u64::MAX)
+        }),
+    })
 }
 
 fn listen(

@@ -7,18 +7,24 @@ use std::process::ExitCode;
 use tests::runner::{Filter, Scenario, run};
 use tests::service::{Place, Service, scenarios};
 
+mod buildkit_network;
+mod buildkitd;
 mod cache_operator;
+mod canary;
 mod crash;
+mod dockerfile_daemons;
 mod operator;
 mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 11] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
+    "command_line.py",
     "context.py",
+    "dockerfile_edges.py",
     "isolation.py",
     "logs.py",
     "step_failures.py",
@@ -41,6 +47,9 @@ fn main() -> ExitCode {
     wanted.extend(crash::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
+    wanted.extend(buildkitd::own());
+    wanted.extend(canary::own());
+    wanted.extend(dockerfile_daemons::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {
@@ -49,7 +58,8 @@ fn main() -> ExitCode {
     ));
     wanted.retain(|scenario| filter.wants(&scenario.name));
     let own_passed = wanted.is_empty() || run(&wanted, 1);
-    if shared_passed && own_passed {
+    let network_passed = buildkit_network::run_wanted(&filter);
+    if shared_passed && own_passed && network_passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,10 +1,8 @@
 //! Images behind a password: what a build may do with it, and where the password never is.
 
-use std::io::Read as _;
-use std::path::Path;
-
 use tests::registry::{PASSWORD, PrivateRegistry, USER};
 use tests::runner::Scenario;
+use tests::search::Words;
 use tests::service::{Place, Service};
 
 const SCRIPT: &str = "private_images.py";
@@ -54,7 +52,7 @@ fn passwords() {
     run(&service, "lost", &[("NULLSPACE_TEST_BUILD", lost.trim())]);
     assert!(service.terminate().success());
 
-    let found = |word: &str| files_with(place.folder(), word.as_bytes());
+    let found = |word: &str| Words::new(vec![(word.to_owned(), word.into())]).below(place.folder());
     assert!(!found(PLANTED).is_empty(), "the search finds nothing");
     let encoded = [PASSWORD, "YnVpbGRlcjprZXB0LWluLW1lbTByeS1vbmx5"];
     for word in encoded {
@@ -70,42 +68,4 @@ fn key_of(service: &Service, owner: &str) -> String {
         .find(|word| word.starts_with("ns_live_"));
     key.unwrap_or_else(|| panic!("no key in {printed}"))
         .to_owned()
-}
-
-/// The files below `folder` that hold `word`, the service's own log among them.
-fn files_with(folder: &Path, word: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder of the service") {
-            let entry = entry.expect("a folder of the service");
-            let kind = entry.file_type().expect("a file of the service");
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() && holds(&entry.path(), word) {
-                found.push(entry.path().display().to_string());
-            }
-        }
-    }
-    found
-}
-
-/// Reads in pieces that overlap: memory images are large.
-fn holds(path: &Path, word: &[u8]) -> bool {
-    const PIECE_BYTES: usize = 1 << 20;
-    let mut file = std::fs::File::open(path).expect("a file of the service");
-    let mut window = Vec::new();
-    loop {
-        let kept = window.len().min(word.len() - 1);
-        window.drain(..window.len() - kept);
-        let piece = u64::try_from(PIECE_BYTES).expect("a small number");
-        let read = file.by_ref().take(piece).read_to_end(&mut window);
-        if read.expect("a file of the service") == 0 {
-            return false;
-        }
-        let text = window.iter().all(|byte| *byte == 0);
-        if !text && window.windows(word.len()).any(|piece| piece == word) {
-            return true;
-        }
-    }
 }

@@ -4,6 +4,9 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+pub mod buildkitd;
+pub mod network;
 pub mod registry;
 pub mod runner;
+pub mod search;
 pub mod service;

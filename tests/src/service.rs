@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -82,6 +83,39 @@ impl Place {
         self.folder.path()
     }
 
+    /// Adds settings, for services that are started from now on.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    pub fn add_settings(&mut self, settings: &str) {
+        let path = self.folder.path().join("service.toml");
+        let mut file = File::options()
+            .append(true)
+            .open(path)
+            .expect("it was written before");
+        writeln!(file, "\n{settings}").expect("the disk has room");
+    }
+
+    /// Makes these the build daemons, for services that are started from now on.
+    ///
+    /// # Panics
+    /// If the settings cannot be changed.
+    pub fn set_build_daemons(&mut self, addresses: &[String]) {
+        let path = self.folder.path().join("service.toml");
+        let settings = std::fs::read_to_string(&path).expect("it was written before");
+        let mut settings: toml::Table = settings.parse().expect("it is TOML");
+        let daemons = addresses.iter().map(|address| {
+            let daemon = toml::Table::from_iter([("address".to_owned(), address.clone().into())]);
+            toml::Value::Table(daemon)
+        });
+        let buildkit = settings
+            .get_mut("buildkit")
+            .and_then(toml::Value::as_table_mut);
+        let buildkit = buildkit.expect("it was written before");
+        buildkit.insert("daemon".to_owned(), toml::Value::Array(daemons.collect()));
+        std::fs::write(path, settings.to_string()).expect("the disk has room");
+    }
+
     /// With more settings of the registry.
     fn with_settings(registry_settings: &str) -> Self {
         let folder = TempDir::with_prefix("nullspace-test-").expect("the disk has room");
@@ -101,6 +135,12 @@ impl Place {
             "[[registry.mirror]]\nregistry = \"docker.io\"\nhost = \"{registry}\"\nplain_http = true\n"
         );
         config += "[builtins.base]\nimage = \"debian:bookworm\"\n\n";
+        let buildctl = setting("NULLSPACE_BUILDCTL");
+        let daemon = setting("NULLSPACE_TEST_BUILDKIT");
+        let _ = writeln!(
+            config,
+            "[buildkit]\nbuildctl = \"{buildctl}\"\n\n[[buildkit.daemon]]\naddress = \"{daemon}\"\n"
+        );
         let network = setting("NULLSPACE_TEST_BUILD_NETWORK");
         config += &std::fs::read_to_string(network).expect("make setup wrote it");
         std::fs::write(folder.path().join("service.toml"), config).expect("the disk has room");

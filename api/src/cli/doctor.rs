@@ -1,5 +1,6 @@
 //! `nullspaced doctor`
 
+mod buildkit;
 mod parts;
 
 use std::process::ExitCode;

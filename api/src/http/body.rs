@@ -117,7 +117,7 @@ impl Body {
     ///
     /// # Errors
     /// As [`Body::json`]; [`ApiError::Invalid`] if it is empty.
-    pub async fn required_json(&mut self, bytes_max: usize) -> Result<Value, ApiError> {
+    pub async fn required_json(&mut self, bytes_max: usize) -> Result<Json, ApiError> {
         let value = self.json(bytes_max).await?;
         value.ok_or_else(|| ApiError::field("", "is empty; a JSON object is expected"))
     }

@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix_web::http::header::{CONTENT_LENGTH, HeaderValue};
 use actix_web::http::{Method, StatusCode};
@@ -16,8 +17,8 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
 use super::{
-    auth, blobs, builds, claims, create, inspect, logs, namespaces, openapi, promote, reply,
-    request_id, templates,
+    auth, blobs, builds, claims, create, inspect, logs, metrics, namespaces, openapi, promote,
+    reply, request_id, templates,
 };
 use crate::service::App;
 
@@ -33,9 +34,13 @@ pub async fn entry(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         route = tracing::field::Empty,
         owner = tracing::field::Empty,
     );
+    let since = Instant::now();
     let mut body = body(&request, payload, &app);
     let answering = answer(&request, &mut body, &app);
     let response = guarded(&id, answering).instrument(span).await;
+    let route = Route::find(request.uri().path()).map_or("none", |route| route.name());
+    let status = response.status().as_u16();
+    app.metrics.answered(route, status, since.elapsed());
     // A refusal that comes before the whole body was read would not be read by the client.
     body.drain(app.config.limits.refused_body_bytes_max).await;
     response
@@ -88,6 +93,7 @@ async fn answer(
     let parameters = Parameters::read(request.query_string())?;
     match route {
         Route::Health | Route::Ready | Route::OpenApi => public(&route, app),
+        Route::Metrics => metrics::get(app),
         Route::Machines => reply::json(StatusCode::OK, &[(); 0]),
         Route::Templates if request.method() == Method::POST => {
             create::create(app, caller, body).await

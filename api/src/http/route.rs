@@ -20,6 +20,8 @@ pub enum Route {
     Ready,
     /// `GET /openapi.json`: what there is.
     OpenApi,
+    /// `GET /metrics`: figures about the service.
+    Metrics,
     /// `GET /v1/machines`: for the client's doctor.
     Machines,
     /// `GET /v1/templates`, and `POST /v1/templates`: builds and answers when it is over.
@@ -85,6 +87,7 @@ impl Route {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
             ["openapi.json"] => Self::OpenApi,
+            ["metrics"] => Self::Metrics,
             ["v1", "machines"] => Self::Machines,
             ["v1", "templates", rest @ ..] => return Self::find_template(rest),
             ["v1", "template-warm-pools", ..] => Self::Later("template warm pools"),
@@ -125,6 +128,7 @@ impl Route {
             Self::Health | Self::Ready => &["GET", "HEAD"],
             Self::Templates => &["GET", "POST"],
             Self::OpenApi
+            | Self::Metrics
             | Self::Machines
             | Self::Build(_)
             | Self::BuildLogs(_)
@@ -157,6 +161,7 @@ impl Route {
             Self::Health => "/healthz",
             Self::Ready => "/readyz",
             Self::OpenApi => "/openapi.json",
+            Self::Metrics => "/metrics",
             Self::Machines => "/v1/machines",
             Self::Templates => "/v1/templates",
             Self::BuildStream => "/v1/templates/build",

@@ -11,6 +11,7 @@ mod dockerfiles;
 mod history;
 mod inspect;
 mod keys;
+mod metrics;
 mod names;
 mod promote;
 mod public;

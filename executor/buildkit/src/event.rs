@@ -30,7 +30,9 @@ pub enum OutputStream {
 pub enum Event {
     /// A step began.
     StepStarted(Step),
-    /// A step wrote bytes, cut anywhere. No byte comes twice.
+    /// A step wrote bytes, cut anywhere. No byte comes twice. They come while the step is under way, but
+    /// for one case: BuildKit may call a step cached for one that builds on it, and do it after all for
+    /// another.
     StepOutput {
         /// The step's index.
         step: u32,
@@ -47,6 +49,9 @@ pub enum Event {
         duration: Duration,
         /// Whether its result was there.
         cached: bool,
+        /// What BuildKit knows it by: the digest (`sha256:…`) of what it does and of all that it takes;
+        /// of its last part, if it has several.
+        vertex: String,
     },
     /// Something worth a line that belongs to no step: a base image is resolved, the context is
     /// transferred, the result is exported.
@@ -60,7 +65,8 @@ pub enum Event {
 pub struct Failure {
     /// What kind of failure it is.
     pub kind: FailureKind,
-    /// What BuildKit says, in one sentence or a few lines, without its `error: ` prefix.
+    /// What BuildKit says, in one sentence or a few lines, without its prefixes (`error: `,
+    /// `failed to solve: `).
     pub message: String,
     /// The step that failed, if one did.
     pub step: Option<Step>,

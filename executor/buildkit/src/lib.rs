@@ -12,7 +12,7 @@ pub mod dockerfile;
 pub mod event;
 pub mod invocation;
 pub mod limits;
-pub mod outcome;
+mod outcome;
 pub mod progress;
 pub mod run;
 #[cfg(test)]

@@ -21,6 +21,14 @@ pub struct BuildkitLimits {
     /// The longest line of buildctl's progress, in bytes: a failed step's output comes again as one of
     /// about 350 KB.
     pub progress_line_bytes_max: usize,
+    /// How many vertexes of a build are followed; a Dockerfile's instruction gives one to three.
+    pub progress_vertexes_max: usize,
+    /// How many notes and warnings of a build are told.
+    pub progress_notes_max: usize,
+    /// The longest title of a step, in bytes.
+    pub step_title_bytes_max: usize,
+    /// The longest note, warning or failure message, in bytes.
+    pub message_bytes_max: usize,
     /// How much of what buildctl says beside its progress is kept, in bytes.
     pub text_tail_bytes_max: usize,
     /// How many lines of a failed step's output are kept.
@@ -47,6 +55,10 @@ impl Default for BuildkitLimits {
             forget_ms_max: 5_000,
             build_seconds_max: 3_600,
             progress_line_bytes_max: 4 * 1024 * 1024,
+            progress_vertexes_max: 20_000,
+            progress_notes_max: 1_000,
+            step_title_bytes_max: 1_024,
+            message_bytes_max: 8 * 1024,
             text_tail_bytes_max: 64 * 1024,
             output_tail_lines_max: 20,
             secret_bytes_max: 500 * 1024,

@@ -1,18 +1,22 @@
 //! The parts that builds and restores need, and how each is looked for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use executor::native::container::check_ids;
 use executor::process::{Tool, find};
 
-use super::Part;
+use super::{Part, buildkit};
 use crate::config::{Accelerator, Config};
 use crate::wiring;
 
 /// How long a program may take to say its version.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// BuildKit's client and daemon, where they usually are.
+const BUILDCTL: &str = "buildctl";
+const BUILDKITD: &str = "unix:///run/buildkit/buildkitd.sock";
 
 /// A program that must be there.
 struct Program {
@@ -85,6 +89,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Part> {
     for program in &PROGRAMS {
         parts.push(look_for(program).await);
     }
+    parts.extend(buildkit::examine(Path::new(BUILDCTL), &[BUILDKITD.to_owned()]).await);
     parts.push(qemu(config).await);
     parts.push(kernel(config));
     parts.push(guest_agent(config));
@@ -135,8 +140,17 @@ async fn look_for(program: &Program) -> Part {
     }
 }
 
+/// Where a program is that is given by its path, or by its name alone.
+pub(super) fn locate(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        program.is_file().then(|| program.to_owned())
+    } else {
+        find(program)
+    }
+}
+
 /// The first line of what a program says of itself; where it is, if it says nothing.
-async fn version(path: &Path, flag: &str) -> String {
+pub(super) async fn version(path: &Path, flag: &str) -> String {
     let said = Tool::new(path).arg(flag).run(PATIENCE).await;
     let place = path.display().to_string();
     let Ok(finished) = said else {
@@ -151,12 +165,7 @@ async fn version(path: &Path, flag: &str) -> String {
 
 async fn qemu(config: &Config) -> Part {
     let qemu = &config.vmm.qemu;
-    let path = if qemu.components().count() > 1 {
-        qemu.is_file().then(|| qemu.clone())
-    } else {
-        find(qemu)
-    };
-    let (found, detail) = match path {
+    let (found, detail) = match locate(qemu) {
         None => (false, format!("{} not found", qemu.display())),
         Some(path) => (true, version(&path, "--version").await),
     };

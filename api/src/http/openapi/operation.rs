@@ -147,6 +147,11 @@ impl Operation {
         self.answer(200, HOW, "text/event-stream", &schema(name))
     }
 
+    /// It answers with a text of this kind.
+    pub(super) fn answers_text(self, description: &str, kind: &str) -> Self {
+        self.answer(200, description, kind, &json!({"type": "string"}))
+    }
+
     fn answer(mut self, status: u16, description: &str, kind: &str, schema: &Value) -> Self {
         let mut content = Map::new();
         content.insert(kind.to_owned(), json!({"schema": schema}));

@@ -38,6 +38,8 @@ fn service() -> Vec<Operation> {
         get("/openapi.json", "getOpenApi", "This description")
             .public()
             .answers(200, "OpenAPI 3.1", &json!({"type": "object"})),
+        get("/metrics", "getMetrics", "Figures about the service")
+            .answers_text("OpenMetrics", "application/openmetrics-text"),
         get(
             "/v1/machines",
             "listMachinesProbe",

@@ -269,9 +269,17 @@ fn sources(add: &Instruction) -> Vec<&str> {
 
 /// Whether BuildKit's daemon fetches a source of ADD: a URL, or a repository.
 fn is_remote(source: &str) -> bool {
-    if let Some((scheme, _)) = source.split_once("://") {
-        let scheme = scheme.to_ascii_lowercase();
-        return matches!(scheme.as_str(), "http" | "https" | "git" | "ssh");
+    if source.starts_with("http://") || source.starts_with("https://") {
+        return true;
+    }
+    if let Some((scheme, rest)) = source.split_once("://") {
+        let path = rest.split(['?', '#']).next().unwrap_or_default();
+        return match scheme.to_ascii_lowercase().as_str() {
+            "git" | "ssh" => true,
+            // In capitals, only that of a repository is one.
+            "http" | "https" => path.ends_with(".git"),
+            _ => false,
+        };
     }
     let is_part = |text: &str, marks: &str| {
         !text.is_empty()

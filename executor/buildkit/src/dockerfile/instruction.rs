@@ -104,6 +104,11 @@ impl Keyword {
         all.find(|keyword| keyword.as_str().eq_ignore_ascii_case(&word))
     }
 
+    /// Whether it makes something, so that BuildKit counts it as a step.
+    pub(super) fn is_step(self) -> bool {
+        matches!(self, Self::Add | Self::Copy | Self::Run | Self::Workdir)
+    }
+
     /// Whether here-documents may follow.
     fn takes_heredocs(self) -> bool {
         matches!(self, Self::Add | Self::Copy | Self::Run)

@@ -74,17 +74,18 @@ impl Stage {
         self.triggers.iter().chain(&self.instructions)
     }
 
-    /// What BuildKit counts as its steps, beside FROM.
-    pub fn steps(&self) -> Vec<&Instruction> {
-        let counted = [Keyword::Add, Keyword::Copy, Keyword::Run, Keyword::Workdir];
+    /// What makes something anew, beside FROM: BuildKit counts and names these.
+    pub fn steps(&self) -> impl Iterator<Item = &Instruction> {
         self.all()
-            .filter(|instruction| counted.contains(&instruction.keyword))
-            .collect()
+            .filter(|instruction| instruction.keyword.is_step())
     }
 
-    /// How many steps BuildKit counts: those, and FROM if it is FROM an image.
+    /// How many steps BuildKit counts: those, FROM if it is FROM an image, and every ONBUILD instruction
+    /// of its base, step or not.
     pub fn step_count(&self) -> usize {
-        self.steps().len() + usize::from(matches!(self.base, StageBase::Image(_)))
+        let own = self.instructions.iter().filter(|own| own.keyword.is_step());
+        let from = usize::from(matches!(self.base, StageBase::Image(_)));
+        own.count() + self.triggers.len() + from
     }
 
     /// All that it is made from: what it is FROM, and what its instructions take.
