@@ -16,6 +16,7 @@ mod names;
 mod promote;
 mod public;
 mod races;
+mod replay;
 mod shapes;
 mod streams;
 mod support;
