@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 pub const PATH_BYTES_MAX: usize = 4095;
 /// Bytes of one name in a path: what the file systems take.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// Builds on one page of a history, at most: the contract's bound.
+pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
+/// Builds on one page of a history whose caller does not say.
+pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
 /// Bytes of the value of one build secret: BuildKit's own bound.
 pub const SECRET_BYTES_MAX: usize = 500 * 1024;
@@ -59,6 +63,11 @@ pub struct Limits {
     pub stream_entry_count_max: usize,
     /// Streams that are open at once.
     pub open_stream_count_max: usize,
+    /// Requests larger than `json_body_bytes_max` that are looked at at once, for validation or a plan.
+    pub inspection_count_max: usize,
+    /// Seconds that `POST /v1/templates` waits for the end of its build; no sign of life can be given
+    /// meanwhile.
+    pub blocking_build_secs_max: u64,
     /// Milliseconds that a write waits until its own effect is visible.
     pub read_your_write_ms_max: u64,
     /// Milliseconds between two bytes of a request's body before the request is given up.
@@ -106,6 +115,8 @@ impl Default for Limits {
             keepalive_ms: 5000,
             stream_entry_count_max: 256,
             open_stream_count_max: 1024,
+            inspection_count_max: 4,
+            blocking_build_secs_max: 1800,
             read_your_write_ms_max: 5000,
             body_idle_ms_max: 30_000,
             refused_body_bytes_max: 256 * MIB,

@@ -25,7 +25,7 @@ use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
 
-pub use changes::{new_name, reserved_name, tags, visibility};
+pub use changes::{new_name, promoted_tags, reserved_name, tags, visibility};
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};
@@ -82,6 +82,29 @@ impl From<Vec<FieldProblem>> for Refusal {
         Self { problems, total }
     }
 }
+
+/// The fields of a request; others are let pass.
+const FIELDS: [&str; 19] = [
+    "name",
+    "alias",
+    "tags",
+    "dockerfile",
+    "dockerfile_path",
+    "build_args",
+    "build_target",
+    "base_image",
+    "base_image_auth",
+    "registry_auth",
+    "build_backend",
+    "build_config",
+    "build_context",
+    "build_envs",
+    "build_secrets",
+    "runtime_config",
+    "skip_cache",
+    "start_cmd",
+    "steps",
+];
 
 /// Machines of requests that say nothing.
 const VCPUS_DEFAULT: u32 = 2;
@@ -140,6 +163,17 @@ pub fn build_request(
         source_type: source.source_type,
         secrets,
     })
+}
+
+/// The fields of a request that mean nothing here, except the client's own notes; the first ones of
+/// many.
+pub fn ignored_fields(body: &Value) -> Vec<String> {
+    const SHOWN_COUNT_MAX: usize = 20;
+    let keys = body.as_object().into_iter().flat_map(|body| body.keys());
+    keys.filter(|key| !key.starts_with('_') && !FIELDS.contains(&key.as_str()))
+        .map(|key| key.chars().take(80).collect())
+        .take(SHOWN_COUNT_MAX)
+        .collect()
 }
 
 fn config(top: Fields<'_>, executor: &Executor) -> BuildConfig {

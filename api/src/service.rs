@@ -7,6 +7,7 @@ pub mod cache;
 pub mod claims;
 pub mod context;
 pub mod first_key;
+pub mod inspect;
 pub mod keys;
 pub mod metrics;
 mod names;
@@ -69,6 +70,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Room for open streams.
     pub streams: Arc<Semaphore>,
+    /// Room for large requests that are only looked at.
+    pub inspections: Semaphore,
     /// Requests that are being answered, and streams.
     pub open: TaskTracker,
     /// Says that the service stops: streams end.

@@ -10,6 +10,7 @@ pub mod build;
 pub mod cache;
 pub mod error;
 pub mod log;
+pub mod plan;
 pub mod template;
 
 /// An object of the caller's choosing.

@@ -316,6 +316,7 @@ async fn app(
         uploads: desk.uploads.clone(),
         admission: Admission::default(),
         desk,
+        inspections: Semaphore::new(config.limits.inspection_count_max),
         streams,
         open: TaskTracker::new(),
         stopping: CancellationToken::new(),

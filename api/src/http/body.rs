@@ -146,6 +146,12 @@ impl Json {
     }
 }
 
+impl From<Value> for Json {
+    fn from(value: Value) -> Self {
+        Self(value)
+    }
+}
+
 impl Deref for Json {
     type Target = Value;
 

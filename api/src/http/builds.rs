@@ -56,7 +56,7 @@ pub async fn start(
     reply::json(StatusCode::ACCEPTED, &build)
 }
 
-async fn read_request(
+pub(super) async fn read_request(
     app: &Arc<App>,
     caller: &Caller,
     body: &mut Body,

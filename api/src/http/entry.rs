@@ -5,8 +5,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt as _;
@@ -16,7 +16,10 @@ use super::body::Body;
 use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
-use super::{auth, blobs, builds, claims, logs, metrics, namespaces, reply, request_id, templates};
+use super::{
+    auth, blobs, builds, claims, create, inspect, logs, metrics, namespaces, openapi, promote,
+    reply, request_id, templates,
+};
 use crate::service::App;
 
 /// Answers a request.
@@ -83,15 +86,18 @@ async fn answer(
         return Err(ApiError::MethodNotAllowed { allowed });
     }
     if route.is_public() {
-        return health(&route, app);
+        return public(&route, app);
     }
     let caller = auth::caller(request.headers(), &app.keys, &app.config.limits)?;
     tracing::Span::current().record("owner", caller.owner.as_str());
     let parameters = Parameters::read(request.query_string())?;
     match route {
-        Route::Health | Route::Ready => health(&route, app),
+        Route::Health | Route::Ready | Route::OpenApi => public(&route, app),
         Route::Metrics => metrics::get(app),
         Route::Machines => reply::json(StatusCode::OK, &[(); 0]),
+        Route::Templates if request.method() == Method::POST => {
+            create::create(app, caller, body).await
+        }
         Route::Templates => templates::list(app, &caller, &parameters).await,
         Route::Template(targets) => {
             let method = request.method().as_str();
@@ -109,13 +115,20 @@ async fn answer(
         Route::BuildLogs(id) => logs::get(app, &caller, &id, &parameters),
         Route::CancelBuild(id) => builds::cancel(app, &caller, &id, body).await,
         Route::RetryBuild(id) => builds::retry(app, caller, &id, body).await,
+        Route::PromoteBuild(id) => promote::promote(app, &caller, &id, body).await,
+        Route::Validate => inspect::validate(app, &caller, body).await,
+        Route::Plan => inspect::plan(app, &caller, body).await,
         Route::Preflight => blobs::preflight(app, &caller, body).await,
         Route::Blob(id) => blobs::put(app, &caller, &id, body).await,
         Route::Later(what) => Err(ApiError::NotImplemented(what.to_owned())),
     }
 }
 
-fn health(route: &Route, app: &App) -> Result<HttpResponse, ApiError> {
+/// What answers everybody.
+fn public(route: &Route, app: &App) -> Result<HttpResponse, ApiError> {
+    if matches!(route, Route::OpenApi) {
+        return Ok(openapi::get());
+    }
     let asked = matches!(route, Route::Ready);
     let not_ready = asked.then(|| app.not_ready()).flatten();
     match not_ready {

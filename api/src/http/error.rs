@@ -143,6 +143,22 @@ pub enum ApiError {
     /// The build was accepted, but its state cannot be shown yet.
     #[error("the build `{0}` was accepted, but its state cannot be read yet")]
     NotVisibleYet(BuildId),
+    /// The build that was waited for failed.
+    #[error("{}", .failure.message)]
+    BuildFailed {
+        /// The build.
+        build: BuildId,
+        /// Why.
+        failure: Box<FailureDetail>,
+    },
+    /// The build that was waited for goes on, and the caller is not kept waiting any longer.
+    #[error("{why}; the build `{build}` goes on")]
+    NotOver {
+        /// The build.
+        build: BuildId,
+        /// Why nobody waits any longer.
+        why: String,
+    },
     /// A defect of the service.
     #[error("the service has failed; the operator finds the cause by the request id")]
     Internal(#[source] Option<Cause>),
@@ -187,6 +203,17 @@ impl ApiError {
         }
     }
 
+    /// The code that clients act on.
+    pub fn code(&self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Whether another request would fare better, and this one never will.
+    pub fn is_about_the_request(&self) -> bool {
+        let (status, _) = self.parts();
+        status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED
+    }
+
     fn parts(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Invalid { .. } | Self::MalformedJson { .. } | Self::BadRequest(_) => {
@@ -220,6 +247,8 @@ impl ApiError {
             Self::Unavailable { .. } | Self::NotVisibleYet(_) | Self::NotReady(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "database_error")
             }
+            Self::BuildFailed { failure, .. } => (failed_status(failure), failure.code),
+            Self::NotOver { .. } => (StatusCode::SERVICE_UNAVAILABLE, "build_error"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
     }
@@ -230,6 +259,7 @@ impl ApiError {
             error: self.to_string(),
             code,
             request_id: request_id.to_owned(),
+            build_id: None,
             error_detail: None,
             retryable: None,
             suggested_action: None,
@@ -252,7 +282,14 @@ impl ApiError {
                 body.suggested_action =
                     Some("Send `Authorization: Bearer <key>` with a key of this service.".into());
             }
-            Self::NotVisibleYet(build) => {
+            Self::BuildFailed { build, failure } => {
+                body.build_id = Some(build.to_string());
+                body.retryable = Some(failure.retryable);
+                body.suggested_action = Some(failure.suggested_action.clone());
+                body.error_detail = Some(FailureDetail::clone(failure));
+            }
+            Self::NotVisibleYet(build) | Self::NotOver { build, .. } => {
+                body.build_id = Some(build.to_string());
                 body.details
                     .insert("build_id".to_owned(), build.as_str().into());
                 body.suggested_action = Some("Ask for the build by its id.".to_owned());
@@ -340,7 +377,13 @@ impl ApiError {
     /// The answer. What is our fault is logged here, once, with all its causes.
     pub fn response(&self, request_id: &str) -> HttpResponse {
         let (status, code) = self.parts();
-        let expected = matches!(self, Self::NotImplemented(_) | Self::NotReady(_));
+        let expected = matches!(
+            self,
+            Self::NotImplemented(_)
+                | Self::NotReady(_)
+                | Self::BuildFailed { .. }
+                | Self::NotOver { .. }
+        );
         if status.is_server_error() && !expected {
             tracing::error!(
                 status = status.as_u16(),
@@ -358,6 +401,18 @@ impl ApiError {
         }
         // Texts and numbers alone: they have a JSON form.
         response.body(crate::wire::ascii::to_vec(&self.body(request_id)).unwrap_or_default())
+    }
+}
+
+/// The status of a build that failed: the definition's fault, or one that may not be there the next
+/// time.
+fn failed_status(failure: &FailureDetail) -> StatusCode {
+    if failure.code == "internal_error" {
+        StatusCode::INTERNAL_SERVER_ERROR
+    } else if failure.retryable {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::BAD_REQUEST
     }
 }
 

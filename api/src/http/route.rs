@@ -12,16 +12,19 @@ use super::error::ApiError;
 
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(strum::EnumIter))]
 pub enum Route {
     /// `GET /healthz`: the process answers.
     Health,
     /// `GET /readyz`: everything that builds need is there.
     Ready,
+    /// `GET /openapi.json`: what there is.
+    OpenApi,
     /// `GET /metrics`: figures about the service.
     Metrics,
     /// `GET /v1/machines`: for the client's doctor.
     Machines,
-    /// `GET /v1/templates`
+    /// `GET /v1/templates`, and `POST /v1/templates`: builds and answers when it is over.
     Templates,
     /// `POST /v1/templates/build`: builds and streams the log.
     BuildStream,
@@ -35,6 +38,12 @@ pub enum Route {
     CancelBuild(String),
     /// `POST /v1/templates/builds/{id}/retry`
     RetryBuild(String),
+    /// `POST /v1/templates/builds/{id}/promote`
+    PromoteBuild(String),
+    /// `POST /v1/templates/validate`: whether a request would be accepted.
+    Validate,
+    /// `POST /v1/templates/plan`: what a request would build.
+    Plan,
     /// `POST /v1/templates/blobs/preflight`
     Preflight,
     /// `PUT /v1/templates/blobs/{id}`
@@ -46,6 +55,7 @@ pub enum Route {
     /// `GET /v1/templates/namespaces/{slug}`
     Namespace(String),
     /// Everything below `/v1/templates/refs/{ref}` and `/v1/templates/{id}`.
+    #[cfg_attr(test, strum(disabled))]
     Template(Targets),
     /// Published, and not served yet.
     Later(&'static str),
@@ -76,6 +86,7 @@ impl Route {
         let found = match segments.as_slice() {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
+            ["openapi.json"] => Self::OpenApi,
             ["metrics"] => Self::Metrics,
             ["v1", "machines"] => Self::Machines,
             ["v1", "templates", rest @ ..] => return Self::find_template(rest),
@@ -94,11 +105,11 @@ impl Route {
             ["builds", id, "logs"] => Self::BuildLogs((*id).to_owned()),
             ["builds", id, "cancel"] => Self::CancelBuild((*id).to_owned()),
             ["builds", id, "retry"] => Self::RetryBuild((*id).to_owned()),
-            ["builds", _, "promote"] => Self::Later("promoting a build"),
+            ["builds", id, "promote"] => Self::PromoteBuild((*id).to_owned()),
             ["blobs", "preflight"] => Self::Preflight,
             ["blobs", id] => Self::Blob((*id).to_owned()),
-            ["validate"] => Self::Later("validating a template"),
-            ["plan"] => Self::Later("planning a template"),
+            ["validate"] => Self::Validate,
+            ["plan"] => Self::Plan,
             ["claims"] => Self::Claims,
             ["claims", token] if !token.is_empty() => Self::Claim((*token).to_owned()),
             ["namespaces", slug] if !slug.is_empty() => Self::Namespace((*slug).to_owned()),
@@ -115,9 +126,10 @@ impl Route {
     pub fn methods(&self) -> Vec<&'static str> {
         let methods: &[&str] = match self {
             Self::Health | Self::Ready => &["GET", "HEAD"],
-            Self::Metrics
+            Self::Templates => &["GET", "POST"],
+            Self::OpenApi
+            | Self::Metrics
             | Self::Machines
-            | Self::Templates
             | Self::Build(_)
             | Self::BuildLogs(_)
             | Self::Namespace(_) => &["GET"],
@@ -125,6 +137,9 @@ impl Route {
             | Self::Builds
             | Self::CancelBuild(_)
             | Self::RetryBuild(_)
+            | Self::PromoteBuild(_)
+            | Self::Validate
+            | Self::Plan
             | Self::Claims
             | Self::Preflight => &["POST"],
             Self::Blob(_) => &["PUT"],
@@ -137,7 +152,7 @@ impl Route {
 
     /// Whether the path answers to everybody.
     pub fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Ready)
+        matches!(self, Self::Health | Self::Ready | Self::OpenApi)
     }
 
     /// The route as logs name it, without what callers put into it.
@@ -145,17 +160,21 @@ impl Route {
         match self {
             Self::Health => "/healthz",
             Self::Ready => "/readyz",
+            Self::OpenApi => "/openapi.json",
             Self::Metrics => "/metrics",
             Self::Machines => "/v1/machines",
             Self::Templates => "/v1/templates",
             Self::BuildStream => "/v1/templates/build",
             Self::Builds => "/v1/templates/builds",
-            Self::Build(_) => "/v1/templates/builds/{id}",
-            Self::BuildLogs(_) => "/v1/templates/builds/{id}/logs",
-            Self::CancelBuild(_) => "/v1/templates/builds/{id}/cancel",
-            Self::RetryBuild(_) => "/v1/templates/builds/{id}/retry",
+            Self::Build(_) => "/v1/templates/builds/{build_id}",
+            Self::BuildLogs(_) => "/v1/templates/builds/{build_id}/logs",
+            Self::CancelBuild(_) => "/v1/templates/builds/{build_id}/cancel",
+            Self::RetryBuild(_) => "/v1/templates/builds/{build_id}/retry",
+            Self::PromoteBuild(_) => "/v1/templates/builds/{build_id}/promote",
+            Self::Validate => "/v1/templates/validate",
+            Self::Plan => "/v1/templates/plan",
             Self::Preflight => "/v1/templates/blobs/preflight",
-            Self::Blob(_) => "/v1/templates/blobs/{id}",
+            Self::Blob(_) => "/v1/templates/blobs/{blob_id}",
             Self::Claims => "/v1/templates/claims",
             Self::Claim(_) => "/v1/templates/claims/{claim_token}",
             Self::Namespace(_) => "/v1/templates/namespaces/{slug}",
@@ -212,12 +231,7 @@ mod tests {
         ] {
             assert_eq!(Route::find(path).unwrap(), route, "{path}");
         }
-        for path in [
-            "/v1/templates/validate",
-            "/v1/templates/builds/tb_x/promote",
-            "/v1/template-warm-pools",
-            "/v1/template-warm-pools/x/drain",
-        ] {
+        for path in ["/v1/template-warm-pools", "/v1/template-warm-pools/x/drain"] {
             assert!(matches!(Route::find(path), Ok(Route::Later(_))), "{path}");
         }
     }

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::reply;
 use super::route::{Part, Target};
-use super::{aliases, tags};
+use super::{aliases, history, tags};
 use crate::normalise;
 use crate::service::keys::Caller;
 use crate::service::templates::{self, Meant};
@@ -46,7 +46,7 @@ pub async fn answer(
         Part::Alias(alias) => aliases::remove(app, caller, reference, &alias).await,
         Part::Rename => rename(app, caller, reference, body).await,
         Part::Visibility => set_visibility(app, &caller, reference, body).await,
-        Part::Builds => Err(ApiError::NotImplemented("the history of builds".to_owned())),
+        Part::Builds => history::list(app, &caller, reference, parameters).await,
     }
 }
 

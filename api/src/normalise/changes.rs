@@ -24,6 +24,24 @@ pub fn tags(body: &Value, limits: &Limits) -> Result<Vec<Tag>, Refusal> {
     })
 }
 
+/// `{"tag": "v1"}` or `{"tags": ["v1", …]}`: tags to move to a build, at least one.
+///
+/// # Errors
+/// [`Refusal`], with every mistake that was found.
+pub fn promoted_tags(body: &Value, limits: &Limits) -> Result<Vec<Tag>, Refusal> {
+    read(body, limits, |top| {
+        top.only(&["tag", "tags"]);
+        if !top.has("tag") && !top.has("tags") {
+            top.problem("tag", "is required");
+        }
+        let first = names::tag(top, "tag");
+        let more = top.has("tags").then(|| names::tags(top, limits));
+        let more = more.into_iter().flatten();
+        let more: Vec<Tag> = more.filter(|tag| Some(tag) != first.as_ref()).collect();
+        Some(first.into_iter().chain(more).collect())
+    })
+}
+
 /// `{"new_name": "…"}`: what a template of the namespace `own` is to be called.
 ///
 /// # Errors
@@ -148,6 +166,33 @@ mod tests {
             (json!({"tags": ["v1", 1]}), "tags[1]"),
         ] {
             assert_eq!(wrong(tags(&body, &limits)), [field], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_tag_or_several_are_promoted_and_nothing_else_is_said() {
+        let limits = Limits::default();
+        for (body, expected) in [
+            (json!({"tag": "prod"}), vec!["prod"]),
+            (json!({"tags": ["a", "b", "a"]}), vec!["a", "b"]),
+            (json!({"tag": "b", "tags": ["a", "b"]}), vec!["b", "a"]),
+            (json!({"tag": "prod", "tags": null}), vec!["prod"]),
+        ] {
+            let read = promoted_tags(&body, &limits).unwrap();
+            let read: Vec<&str> = read.iter().map(Tag::as_str).collect();
+            assert_eq!(read, expected, "{body}");
+        }
+        for (body, field) in [
+            (json!({}), "tag"),
+            (json!({"tag": null}), "tag"),
+            (json!({"tag": ""}), "tag"),
+            (json!({"tag": "tb_x"}), "tag"),
+            (json!({"tag": 1}), "tag"),
+            (json!({"tags": []}), "tags"),
+            (json!({"tags": ["v1", "a b"]}), "tags[1]"),
+            (json!({"tag": "v1", "force": true}), "force"),
+        ] {
+            assert_eq!(wrong(promoted_tags(&body, &limits)), [field], "{body}");
         }
     }
 

@@ -32,6 +32,16 @@ pub(super) fn named(top: Fields<'_>, key: &str, own: &Namespace) -> Option<Templ
         .ok()
 }
 
+/// The tag at `key`; none if it says nothing.
+pub(super) fn tag(top: Fields<'_>, key: &str) -> Option<Tag> {
+    match top.get(key)?.as_str().map(str::parse::<Tag>) {
+        None => top.problem(key, "must be a string"),
+        Some(Err(invalid)) => top.problem(key, invalid.to_string()),
+        Some(Ok(tag)) => return Some(tag),
+    }
+    None
+}
+
 /// The tags of the request, each once, in their order; `default` if it says nothing.
 pub(super) fn tags(top: Fields<'_>, limits: &Limits) -> Vec<Tag> {
     if !top.has("tags") {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use commands::DispatchError;
-use domain::build::{self, Build, Requested, RetryRequest};
+use domain::build::{self, Build, PinnedBase, Requested, RetryRequest};
 use domain::definition::{Backend, SourceType};
 use domain::ids::{BuildId, TemplateId};
 use domain::name::{SecretId, TemplateName};
@@ -53,9 +53,26 @@ async fn accept_whole(
     // Nothing that the request refers to is evicted before the log says that it is needed.
     let _held = app.uploads.hold().await;
     let stored = context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
+    let mut requested = requested(app, caller, request, base, stored, &secrets)?;
+    requested.template_id = names::take(app, caller, &requested).await?;
+    request_build(app, caller, requested, secrets).await
+}
+
+/// What will be recorded of a request; its template id is a new one.
+///
+/// # Errors
+/// [`ApiError::TooLarge`].
+pub(super) fn requested(
+    app: &App,
+    caller: &Caller,
+    mut request: BuildRequest,
+    base: Option<PinnedBase>,
+    stored: context::Stored,
+    secrets: &Secrets,
+) -> Result<Requested, ApiError> {
     request.definition.context = stored.context;
     let template_id = app.ids.new_template_id();
-    let mut requested = Requested {
+    let requested = Requested {
         definition_digest: request.definition.digest(),
         definition: request.definition,
         owner: caller.owner.clone(),
@@ -75,9 +92,8 @@ async fn accept_whole(
         idempotency_key: None,
         max_attempts: app.config.executor.max_attempts,
     };
-    check_size(&requested, limits.definition_bytes_max)?;
-    requested.template_id = names::take(app, caller, &requested).await?;
-    request_build(app, caller, requested, secrets).await
+    check_size(&requested, app.config.limits.definition_bytes_max)?;
+    Ok(requested)
 }
 
 /// The files of a build are kept for a while after its end, and no longer.

@@ -35,25 +35,18 @@ pub async fn store(
     if files.is_empty() {
         return Ok(Stored::default());
     }
-    let mut entries = Vec::with_capacity(files.len());
-    let mut total_bytes: u64 = 0;
+    let mut listing = Listing::new(limits);
     let mut arrivals = Arrivals::default();
     for (index, file) in files.into_iter().enumerate() {
         let kind = match file.payload {
             Payload::Dir => ContextKind::Dir,
             Payload::Blob(id) => {
-                let sent = sent(&id, owner, uploads, blobs).await?;
-                let (content, arrival) = sent.ok_or_else(|| {
-                    ApiError::field(
-                        format!("build_context.files[{index}].blob_id"),
-                        "this file has not been uploaded",
-                    )
-                })?;
+                let found = sent(&id, owner, uploads, blobs).await?;
+                let (name, content) = found.ok_or_else(|| not_uploaded(index))?;
+                let arrival = uploads.take_arrival(owner, &name).await;
+                let arrival = arrival.map_err(ApiError::internal)?;
                 note(&mut arrivals, content.digest, arrival);
-                ContextKind::File {
-                    digest: content.digest,
-                    bytes: content.bytes,
-                }
+                file_of(content)
             }
             Payload::Inline(content) => {
                 let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
@@ -62,24 +55,9 @@ pub async fn store(
                 ContextKind::File { digest, bytes }
             }
         };
-        if let ContextKind::File { bytes, .. } = kind {
-            total_bytes = total_bytes.saturating_add(bytes);
-        }
-        if total_bytes > limits.context_bytes_max {
-            return Err(ApiError::TooLarge {
-                what: "the files of build_context together",
-                bytes_max: limits.context_bytes_max,
-            });
-        }
-        entries.push(ContextEntry {
-            path: file.path,
-            mode: file.mode,
-            kind,
-        });
+        listing.add(file.path, file.mode, kind)?;
     }
-    let manifest = ContextManifest::new(entries)
-        .map_err(|invalid| ApiError::field("build_context.files", invalid.to_string()))?;
-    let (listing, context) = manifest.to_stored();
+    let (listing, context) = listing.finish()?;
     blobs.put_bytes(listing).await.map_err(blob_error)?;
     let arrivals = if arrivals.is_empty() {
         None
@@ -91,6 +69,103 @@ pub async fn store(
         context: Some(context),
         arrivals,
     })
+}
+
+/// What the context of a request of `owner` is, without keeping anything of it. `contents` are those
+/// that came inline, by the index of their file.
+///
+/// # Errors
+/// As [`store`].
+pub async fn look(
+    files: Vec<ContextFile>,
+    contents: &[Option<Announced>],
+    owner: &Owner,
+    uploads: &Uploads,
+    blobs: &BlobStore,
+    limits: &Limits,
+) -> Result<Option<ContextRef>, ApiError> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let mut listing = Listing::new(limits);
+    for (index, file) in files.into_iter().enumerate() {
+        let kind = match file.payload {
+            Payload::Dir => ContextKind::Dir,
+            Payload::Blob(id) => {
+                let found = sent(&id, owner, uploads, blobs).await?;
+                let (_, content) = found.ok_or_else(|| not_uploaded(index))?;
+                file_of(content)
+            }
+            Payload::Inline(_) => {
+                let content = contents.get(index).copied().flatten();
+                let content = content.ok_or_else(|| {
+                    ApiError::internal(format!("the content of file {index} was not read"))
+                })?;
+                if content.bytes > limits.blob_bytes_max {
+                    return Err(ApiError::field(
+                        format!("build_context.files[{index}]"),
+                        format!("is larger than {} bytes", limits.blob_bytes_max),
+                    ));
+                }
+                file_of(content)
+            }
+        };
+        listing.add(file.path, file.mode, kind)?;
+    }
+    let (_, context) = listing.finish()?;
+    Ok(Some(context))
+}
+
+/// The files of a context, as they are found.
+struct Listing {
+    entries: Vec<ContextEntry>,
+    total_bytes: u64,
+    bytes_max: u64,
+}
+
+impl Listing {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            entries: Vec::new(),
+            total_bytes: 0,
+            bytes_max: limits.context_bytes_max,
+        }
+    }
+
+    fn add(&mut self, path: String, mode: u32, kind: ContextKind) -> Result<(), ApiError> {
+        if let ContextKind::File { bytes, .. } = kind {
+            self.total_bytes = self.total_bytes.saturating_add(bytes);
+        }
+        if self.total_bytes > self.bytes_max {
+            return Err(ApiError::TooLarge {
+                what: "the files of build_context together",
+                bytes_max: self.bytes_max,
+            });
+        }
+        self.entries.push(ContextEntry { path, mode, kind });
+        Ok(())
+    }
+
+    /// The stored form and what refers to it.
+    fn finish(self) -> Result<(Vec<u8>, ContextRef), ApiError> {
+        let manifest = ContextManifest::new(self.entries)
+            .map_err(|invalid| ApiError::field("build_context.files", invalid.to_string()))?;
+        Ok(manifest.to_stored())
+    }
+}
+
+fn file_of(content: Announced) -> ContextKind {
+    ContextKind::File {
+        digest: content.digest,
+        bytes: content.bytes,
+    }
+}
+
+fn not_uploaded(index: usize) -> ApiError {
+    ApiError::field(
+        format!("build_context.files[{index}].blob_id"),
+        "this file has not been uploaded",
+    )
 }
 
 fn note(arrivals: &mut Arrivals, content: Digest, arrival: Option<Arrival>) {
@@ -138,14 +213,13 @@ pub(crate) async fn arrival(
     Ok(if known { Arrival::Again } else { Arrival::New })
 }
 
-/// What `owner` has sent under the name `id`, if the content is still there, and how it arrived if
-/// no request has referred to it since.
+/// What `owner` has sent under the name `id`, if the content is still there.
 async fn sent(
     id: &str,
     owner: &Owner,
     uploads: &Uploads,
     blobs: &BlobStore,
-) -> Result<Option<(Announced, Option<Arrival>)>, ApiError> {
+) -> Result<Option<(UploadName, Announced)>, ApiError> {
     let Some(name) = UploadName::parse(id) else {
         return Ok(None);
     };
@@ -154,11 +228,7 @@ async fn sent(
         return Ok(None);
     };
     let there = blobs.contains(&content.digest).await.map_err(blob_error)?;
-    if !there {
-        return Ok(None);
-    }
-    let arrival = uploads.take_arrival(owner, &name).await;
-    Ok(Some((content, arrival.map_err(ApiError::internal)?)))
+    Ok(there.then_some((name, content)))
 }
 
 /// A failure of the blob store that is not the caller's fault.

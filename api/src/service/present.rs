@@ -2,6 +2,7 @@
 
 use domain::build::CacheKind;
 use domain::definition::{Backend, SourceType};
+use domain::failure::Failure;
 use domain::name::{Namespace, Tag};
 use domain::recorded::Actor;
 use domain::template::Visibility;
@@ -60,12 +61,17 @@ pub fn build(
         namespace_slug: row.namespace.to_string(),
         visibility: visibility(template),
         error: failure.map(|failure| failure.message.clone()),
-        error_detail: failure.map(|failure| FailureDetail {
-            build_id: Some(row.build_id.to_string()),
-            attempt: Some(row.attempt),
-            max_attempts: Some(row.max_attempts),
-            ..FailureDetail::of(failure)
-        }),
+        error_detail: failure.map(|failure| failure_of(row, failure)),
+    }
+}
+
+/// Why the build `row` failed for good.
+pub fn failure_of(row: &BuildRow, failure: &Failure) -> FailureDetail {
+    FailureDetail {
+        build_id: Some(row.build_id.to_string()),
+        attempt: Some(row.attempt),
+        max_attempts: Some(row.max_attempts),
+        ..FailureDetail::of(failure)
     }
 }
 
@@ -107,7 +113,7 @@ pub fn entry(row: &BuildRow, template: Option<&TemplateRow>, entry: LogEntry) ->
 
 /// The template that a finished build made, with the build's own tags: those of other builds are
 /// none of its results.
-fn result(row: &BuildRow, template: Option<&TemplateRow>) -> TemplateInfo {
+pub fn result(row: &BuildRow, template: Option<&TemplateRow>) -> TemplateInfo {
     TemplateInfo {
         id: row.template_id.to_string(),
         name: row.name.to_string(),
@@ -172,14 +178,16 @@ fn time(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
 }
 
-const fn backend(backend: Backend) -> &'static str {
+/// The wire's word for an engine.
+pub const fn backend(backend: Backend) -> &'static str {
     match backend {
         Backend::Native => "native",
         Backend::Buildkit => "buildkit",
     }
 }
 
-const fn source_type(source_type: SourceType) -> &'static str {
+/// The wire's word for where a template comes from.
+pub const fn source_type(source_type: SourceType) -> &'static str {
     match source_type {
         SourceType::Declarative => "declarative",
         SourceType::Dockerfile => "dockerfile",

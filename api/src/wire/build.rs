@@ -114,6 +114,16 @@ pub struct StatusSnapshot {
     pub next_offset: u64,
 }
 
+/// A page of the builds of a template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BuildList {
+    /// The builds, the newest first.
+    pub builds: Vec<TemplateBuild>,
+    /// What to ask for the next page with; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
 /// The machine that a template is built for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BuildConfig {

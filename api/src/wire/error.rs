@@ -17,7 +17,10 @@ pub struct ErrorBody {
     pub code: &'static str,
     /// The request, as `x-request-id` says it.
     pub request_id: String,
-    /// A failed upload, in the client's closed shape.
+    /// The build that the request was about, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<String>,
+    /// A failed upload or build, in the client's closed shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_detail: Option<FailureDetail>,
     /// Whether the same request may succeed later.

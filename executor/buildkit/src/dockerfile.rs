@@ -113,6 +113,17 @@ pub struct Argument {
     pub value: Option<Word>,
 }
 
+/// A variable that an ENV sets, without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvVariable {
+    /// Its name.
+    pub name: Word,
+    /// The line of the ENV, from 1.
+    pub line: u32,
+    /// The stage that sets it.
+    pub stage: usize,
+}
+
 /// `# syntax=…`: asks for another frontend, and has no effect here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxDirective {
@@ -231,6 +242,11 @@ impl Dockerfile {
     /// The build arguments that are declared before the first stage and in the needed ones, in order.
     pub fn arguments(&self) -> &[Argument] {
         &self.found.arguments
+    }
+
+    /// The variables that the needed stages set, in order.
+    pub fn variables(&self) -> &[EnvVariable] {
+        &self.found.variables
     }
 
     /// The directive that asks for another frontend.

@@ -20,6 +20,7 @@ pub struct Target {
 
 /// What a path below a template leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(strum::EnumIter))]
 pub enum Part {
     /// The template itself: `GET`, `DELETE`.
     Whole,
@@ -59,7 +60,8 @@ impl Part {
         Some(part)
     }
 
-    const fn methods(&self) -> &'static [&'static str] {
+    /// The methods that it takes.
+    pub(in crate::http) const fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::Whole => &["GET", "DELETE"],
             Self::Tags => &["GET", "POST"],
@@ -120,7 +122,7 @@ impl Targets {
     }
 
     /// The methods that the path takes in any reading.
-    pub(super) fn methods(&self) -> Vec<&'static str> {
+    pub(in crate::http) fn methods(&self) -> Vec<&'static str> {
         let mut methods = Vec::new();
         for method in self.readings().flat_map(|target| target.part.methods()) {
             if !methods.contains(method) {

@@ -7,6 +7,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::support::{TestApp, build_id, is_error};
+use crate::http::openapi::tests::is_log_entry;
 
 /// The entries of a stream that has ended, and how many comments were among them.
 fn parse(text: &str) -> (Vec<Value>, usize) {
@@ -15,7 +16,9 @@ fn parse(text: &str) -> (Vec<Value>, usize) {
     for event in text.split_terminator("\n\n") {
         assert!(!event.contains('\n'), "more than one line: {event}");
         if let Some(data) = event.strip_prefix("data: ") {
-            entries.push(serde_json::from_str(data).unwrap());
+            let entry = serde_json::from_str(data).unwrap();
+            is_log_entry(&entry);
+            entries.push(entry);
         } else {
             assert!(event.starts_with(": "), "{event}");
             comments += 1;

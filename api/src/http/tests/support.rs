@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::config::{Config, DataDir};
+use crate::http::openapi::tests::{is_described, is_described_refusal};
 use crate::wiring::{Foundation, Service};
 
 /// No answer within this time means a hang, not a slow machine.
@@ -91,16 +92,24 @@ impl TestApp {
     pub(super) async fn get_json(&self, path: &str) -> Value {
         let response = self.get(path).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
-        response.json().await.unwrap()
+        let answer = response.json().await.unwrap();
+        is_described("GET", path.split('?').next().unwrap(), 200, &answer);
+        answer
+    }
+
+    /// Posts `body` and gives the answer, which has this status and is as it is described.
+    pub(super) async fn post_json(&self, path: &str, body: &Value, status: u16) -> Value {
+        let response = self.post(path, body).await;
+        let found = response.status().as_u16();
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(found, status, "{path}: {answer}");
+        is_described("POST", path, status, &answer);
+        answer
     }
 
     /// Accepts a build in the background and gives its record.
     pub(super) async fn accept(&self, body: &Value) -> Value {
-        let response = self.post("/v1/templates/builds", body).await;
-        let status = response.status();
-        let answer: Value = response.json().await.unwrap();
-        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
-        answer
+        self.post_json("/v1/templates/builds", body, 202).await
     }
 
     /// A key of another owner.
@@ -244,11 +253,13 @@ pub(super) async fn is_error(response: Response, status: u16, code: &str) -> Val
     assert_eq!(response.status().as_u16(), status, "{response:?}");
     assert_eq!(response.headers()["content-type"], "application/json");
     let id = response.headers()["x-request-id"].clone();
+    let path = response.url().path().to_owned();
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["code"], code, "{body}");
     assert_eq!(body["request_id"], id.to_str().unwrap());
     assert!(body["error"].as_str().is_some_and(|text| !text.is_empty()));
     let nulls = body.as_object().unwrap().values().any(Value::is_null);
     assert!(!nulls, "{body}");
+    is_described_refusal(&path, status, &body);
     body
 }

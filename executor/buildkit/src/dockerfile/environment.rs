@@ -9,7 +9,7 @@ use super::outline::Globals;
 use super::problem::{DockerfileProblem, ProblemKind, quoted};
 use super::stage::{Stage, StageBase};
 use super::words::{Budget, Expanded, Variable, Variables, Word, expand};
-use super::{Argument, RemoteSource, SecretMount};
+use super::{Argument, EnvVariable, RemoteSource, SecretMount};
 
 /// Arguments that steer BuildKit and never are in the environment.
 const STEERING: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
@@ -20,6 +20,7 @@ pub(super) struct Found {
     pub(super) secrets: Vec<SecretMount>,
     pub(super) remote_sources: Vec<RemoteSource>,
     pub(super) arguments: Vec<Argument>,
+    pub(super) variables: Vec<EnvVariable>,
 }
 
 /// The variables that a stage sets; none is unknown.
@@ -186,6 +187,11 @@ impl<'a> Walk<'a> {
         let mut values = Vec::new();
         for (name, value) in pairs(&env.arguments, self.escape)? {
             let name = self.expanded(&name, stage)?.word;
+            self.found.variables.push(EnvVariable {
+                name: name.clone(),
+                line: env.line,
+                stage,
+            });
             values.push((name, self.expanded(&value, stage)?.word));
         }
         for (name, value) in values {
