@@ -71,7 +71,7 @@ pub async fn list(
             builds: page
                 .items
                 .iter()
-                .map(|row| present::build(row, Some(&template)))
+                .map(|row| present::build(row, Some(&template), &app.config.retention))
                 .collect(),
             next_cursor: page.next.map(|cursor| cursor.to_string()),
         };
