@@ -18,8 +18,9 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 13] = [
+const SCRIPTS: [&str; 14] = [
     "bad_input.py",
+    "build_history.py",
     "builds.py",
     "cache.py",
     "command_line.py",
