@@ -62,6 +62,7 @@ fn what_the_command_says_is_not_what_went_wrong() {
         r#"echo \"401 Unauthorized\" \"context canceled\""#,
         r"echo network.host is not allowed\ndenied by policy",
         r#"echo \" did not complete successfully: exit code: 3\""#,
+        "echo ' did not complete successfully: context canceled'",
     ] {
         let error = format!(
             "failed to solve: process \"/bin/sh -c {command}\" did not complete successfully: exit code: 1"
@@ -74,6 +75,7 @@ fn what_the_command_says_is_not_what_went_wrong() {
         FailureKind::Dockerfile,
         &[
             r#"failed to solve: failed to calculate checksum of ref a::b: "/no space left on device": not found"#,
+            r#"failed to solve: failed to calculate checksum of ref a::b: "/\" denied by policy \"": not found"#,
             "failed to solve: dockerfile parse error on line 2: unknown flag: context canceled",
         ],
     );
@@ -286,6 +288,7 @@ fn what_nobody_has_foreseen_is_told_as_it_is() {
             "invalid local: resolve : lstat /nonexist: no such file or directory",
             r#"failed to solve: failed to load cache key: Get "http://127.0.0.1:1/x": dial tcp 127.0.0.1:1: connect: connection refused"#,
             "failed to solve: failed to load cache key: invalid response status 503",
+            "failed to solve: failed to load cache key: 503 Service Unavailable",
             r#"failed to solve: an "unclosed quote"#,
             "",
         ],

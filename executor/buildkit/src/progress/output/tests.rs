@@ -200,6 +200,34 @@ fn output_that_repeats_itself_is_not_told_twice() {
 }
 
 #[test]
+fn a_beginning_that_comes_again_and_again_hides_nothing() {
+    let text = b"the same line of output\n".repeat(1_000);
+    let mut daemon = Daemon::new(first(2_000));
+    text.chunks(1_000).for_each(|chunk| daemon.write(chunk));
+    check(&told(daemon.end(true), true), &text);
+}
+
+#[test]
+fn short_writes_are_found_by_what_stands_before_them() {
+    let writes: [(&[u8], usize); 6] = [
+        (b"the write that is clipped first\n", 10),
+        (b"lost: ok\n", 0),
+        (b"the fourth part of it is built\n", usize::MAX),
+        (b"ok\n", usize::MAX),
+        (b"the fifth part is lost: ok\n", 0),
+        (b"fatal\n", 0),
+    ];
+    let mut allowances: Vec<usize> = writes.iter().rev().map(|(_, through)| *through).collect();
+    let mut daemon = Daemon::new(move |_| allowances.pop().unwrap());
+    for (write, _) in writes {
+        daemon.write(write);
+    }
+    let expected =
+        b"the write the fourth part of it is built\nok\nthe fifth part is lost: ok\nfatal\n";
+    check(&told(daemon.end(true), true), expected);
+}
+
+#[test]
 fn an_overlap_is_the_longest_end_of_one_that_begins_the_other() {
     assert_eq!(overlap(b"", b"abc"), 0);
     assert_eq!(overlap(b"xxab", b"abc"), 2);
@@ -238,6 +266,8 @@ fn allowance() -> impl Strategy<Value = usize> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn what_is_told_is_what_got_through_and_the_end_that_did_not(
         writes in proptest::collection::vec((16_usize..33_000, allowance()), 1..40),

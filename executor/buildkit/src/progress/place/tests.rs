@@ -58,6 +58,19 @@ fn an_only_stage_has_many_names() {
 }
 
 #[test]
+fn a_stage_is_found_by_what_buildkit_calls_it() {
+    for label in ["", "stage-0", "main"] {
+        assert_eq!(stages(&["main"]).find(label), Some(0), "{label}");
+    }
+    let two = stages(&["main", ""]);
+    assert_eq!(two.find("main"), Some(0));
+    assert_eq!(two.find("stage-1"), Some(1));
+    for label in ["", "stage-0", "other"] {
+        assert_eq!(two.find(label), None, "{label}");
+    }
+}
+
+#[test]
 fn a_base_that_stages_share_stands_in_the_first() {
     check(
         &["one", "two"],
@@ -105,6 +118,25 @@ fn what_nothing_takes_stands_behind_all_others() {
             ("b", &[], "[build 1/1] RUN b"),
         ],
         &["[build 1/1] RUN b", "[1/1] RUN x"],
+    );
+}
+
+#[test]
+fn a_place_that_is_taken_is_nobody_else_s() {
+    check(
+        &["build", ""],
+        &[
+            ("c", &["b", "x"], "[build 3/3] COPY --from=x . ."),
+            ("b", &["a"], "[build 2/3] RUN b"),
+            ("a", &[], "[build 1/3] FROM a"),
+            ("x", &[], "[theirs 4/9] RUN x"),
+        ],
+        &[
+            "[build 1/3] FROM a",
+            "[build 2/3] RUN b",
+            "[build 3/3] COPY --from=x . .",
+            "[4/4] RUN x",
+        ],
     );
 }
 
