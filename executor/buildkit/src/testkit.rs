@@ -307,6 +307,24 @@ impl Bench {
         }
     }
 
+    /// A build by a daemon without images that says `ready`, and whose step has `token` on its command
+    /// line and does not end.
+    pub(crate) fn endless_without_image(&self, token: &str) -> Invocation {
+        for (name, file) in [
+            ("load", "/lib64/ld-linux-x86-64.so.2"),
+            ("libc.so.6", "/lib/x86_64-linux-gnu/libc.so.6"),
+            ("sh", "/bin/sh"),
+            ("sleep", "/bin/sleep"),
+        ] {
+            std::fs::copy(file, self.context().join(name)).unwrap();
+        }
+        let script = format!(": {token}; echo rea''dy; exec /load --argv0 {token} /sleep 10000");
+        self.invocation(&format!(
+            "FROM scratch\nCOPY load libc.so.6 sh sleep /\nENV LD_LIBRARY_PATH=/\n\
+             RUN --mount=type=secret,id=token [\"/load\", \"/sh\", \"-c\", \"{script}\"]\n"
+        ))
+    }
+
     /// Starts a build: what it says, and how it ends.
     pub(crate) fn start(&self, invocation: Invocation) -> (Heard, impl Future<Output = Outcome>) {
         let (sender, receiver) = unbounded_channel();
@@ -336,74 +354,4 @@ impl Bench {
 
 pub(crate) fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).unwrap().next().is_none()
-}
-
-/// A way to a daemon that can be cut, or go dead.
-pub(crate) struct Proxy {
-    folder: TempDir,
-    cut: CancellationToken,
-    freeze: CancellationToken,
-    listening: tokio::task::JoinHandle<()>,
-}
-
-impl Proxy {
-    pub(crate) fn to(daemon: Address) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = tokio::net::UnixListener::bind(folder.path().join("sock")).unwrap();
-        let socket = daemon.to_string();
-        let socket = socket
-            .strip_prefix("unix://")
-            .expect("the daemon has a socket")
-            .to_owned();
-        let (cut, freeze) = (CancellationToken::new(), CancellationToken::new());
-        let (end, dead) = (cut.clone(), freeze.clone());
-        let listening = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, socket.clone(), end.clone(), dead.clone()));
-            }
-        });
-        Self {
-            folder,
-            cut,
-            freeze,
-            listening,
-        }
-    }
-
-    pub(crate) fn address(&self) -> Address {
-        address_in(self.folder.path())
-    }
-
-    /// Ends all connections and takes no other.
-    pub(crate) fn cut(&self) {
-        self.listening.abort();
-        self.cut.cancel();
-    }
-
-    /// Takes connections and passes nothing on any more.
-    pub(crate) fn freeze(&self) {
-        self.freeze.cancel();
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.cut();
-    }
-}
-
-async fn pass(
-    mut client: tokio::net::UnixStream,
-    socket: String,
-    cut: CancellationToken,
-    freeze: CancellationToken,
-) {
-    let mut daemon = tokio::net::UnixStream::connect(socket).await.unwrap();
-    tokio::select! {
-        biased;
-        () = cut.cancelled() => return,
-        () = freeze.cancelled() => {}
-        _ended = tokio::io::copy_bidirectional(&mut client, &mut daemon) => return,
-    }
-    cut.cancelled().await;
 }

@@ -1,5 +1,6 @@
 //! Whether a daemon answers, and what it is.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -18,6 +19,16 @@ pub struct DaemonVersion {
     pub buildkit: String,
     /// The version of the Dockerfile frontend that is built in, if the daemon tells.
     pub frontend: Option<String>,
+}
+
+impl fmt::Display for DaemonVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.buildkit)?;
+        match &self.frontend {
+            Some(frontend) => write!(f, " with Dockerfile frontend {frontend}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why a daemon cannot be used.
@@ -119,6 +130,10 @@ mod tests {
         let version = parse(workers).unwrap();
         assert_eq!(version.buildkit, "v0.34.2");
         assert_eq!(version.frontend.as_deref(), Some("1.28.0"));
+        assert_eq!(
+            version.to_string(),
+            "v0.34.2 with Dockerfile frontend 1.28.0"
+        );
     }
 
     #[test]

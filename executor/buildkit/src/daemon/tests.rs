@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::process::Command;
 
 use super::*;
-use crate::testkit::{IsolatedDaemon, Proxy, pool, shared_daemon};
+use crate::testkit::{IsolatedDaemon, pool, shared_daemon};
 
 fn limits() -> BuildkitLimits {
     BuildkitLimits {
@@ -71,8 +71,8 @@ fn the_command_line_says_where_the_daemon_is_and_nothing_comes_from_the_host() {
 
 #[tokio::test]
 async fn the_daemon_with_the_fewest_builds_is_taken() {
-    let [first, second] = [Proxy::to(shared_daemon()), Proxy::to(shared_daemon())];
-    let pool = pool([first.address(), second.address()], limits());
+    let second = IsolatedDaemon::start();
+    let pool = pool([shared_daemon(), second.address()], limits());
     let one = pool.lease(&[]).await.unwrap();
     let other = pool.clone().lease(&[]).await.unwrap();
     assert_ne!(one.address(), other.address());
@@ -82,6 +82,12 @@ async fn the_daemon_with_the_fewest_builds_is_taken() {
     assert_eq!(*third.address(), freed);
     let fourth = pool.lease(&[freed]).await.unwrap();
     assert_eq!(fourth.address(), one.address());
+    // What still winds down counts.
+    let still_busy = third.place();
+    drop(third);
+    drop((one, fourth));
+    let fifth = pool.lease(&[]).await.unwrap();
+    assert_ne!(fifth.address(), still_busy.client().daemon().address());
 }
 
 #[tokio::test]

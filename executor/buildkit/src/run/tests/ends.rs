@@ -5,11 +5,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 
 use super::*;
 use crate::daemon::{DaemonConfig, Pool};
 use crate::limits::BuildkitLimits;
-use crate::testkit::{Bench, Proxy, is_empty, shared_daemon, unique, until, watch};
+use crate::testkit::{Bench, IsolatedDaemon, is_empty, shared_daemon, unique, until, watch};
 
 /// A build that says `ready` and goes on for longer than any test, and what finds its processes.
 fn endless() -> (String, String) {
@@ -157,29 +158,29 @@ async fn a_build_can_be_stopped_while_its_observer_is_stuck() {
     assert!(matches!(outcome, Err(RunError::Stopped)), "{outcome:?}");
 }
 
-/// Starts an endless build through a proxy, and does something to the connection once it runs.
-async fn through(act: impl FnOnce(&Proxy)) -> Failure {
-    let proxy = Proxy::to(shared_daemon());
-    let bench = Bench::at([proxy.address()], limits());
-    let (dockerfile, _) = endless();
-    let (mut heard, ended) = bench.start(bench.invocation(&dockerfile));
+/// How a build fails whose daemon gets this signal while a step runs.
+async fn when_the_daemon_gets(signal: Signal) -> Failure {
+    let daemon = IsolatedDaemon::start();
+    let bench = Bench::at([daemon.address()], limits());
+    let (mut heard, ended) = bench.start(bench.endless_without_image(&unique("endless")));
     let act = async {
         heard.output("ready").await;
-        act(&proxy);
+        daemon.signal(signal);
     };
     let (outcome, ()) = tokio::join!(ended, act);
+    assert!(is_empty(&bench.scratch()));
     failure(outcome)
 }
 
 #[tokio::test]
-async fn a_daemon_that_goes_away_in_the_middle_fails_the_build() {
-    let failure = through(Proxy::cut).await;
+async fn a_daemon_that_dies_fails_the_build() {
+    let failure = when_the_daemon_gets(Signal::KILL).await;
     assert_eq!(failure.kind, FailureKind::DaemonUnavailable, "{failure:?}");
 }
 
 #[tokio::test]
-async fn a_daemon_that_freezes_in_the_middle_fails_the_build() {
-    let failure = through(Proxy::freeze).await;
+async fn a_daemon_that_stands_still_fails_the_build() {
+    let failure = when_the_daemon_gets(Signal::STOP).await;
     assert_eq!(failure.kind, FailureKind::DaemonUnavailable);
     assert!(
         failure.message.contains("did not answer within 1000 ms"),

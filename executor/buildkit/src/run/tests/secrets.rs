@@ -253,19 +253,42 @@ fn the_death_of_the_service_takes_buildctl_and_its_secrets_along() {
     std::fs::remove_dir_all(scratch.parent().unwrap()).unwrap();
 }
 
+fn records(daemon: &IsolatedDaemon) -> String {
+    daemon.ask(&["debug", "histories", "--format", "{{json .}}"])
+}
+
 #[tokio::test]
 async fn a_daemon_that_records_builds_forgets_those_with_secrets() {
     let daemon = IsolatedDaemon::start();
     let bench = Bench::at([daemon.address()], BuildkitLimits::default());
-    let records = || daemon.ask(&["debug", "histories", "--format", "{{json .}}"]);
     let dockerfile = "FROM scratch\nCOPY Dockerfile /\n";
     bench.outcome(dockerfile).await.unwrap();
-    assert_eq!(records().lines().count(), 1);
+    assert_eq!(records(&daemon).lines().count(), 1);
 
     let mut with_secret = bench.invocation(dockerfile);
     with_secret.secrets = vec![secret("token", b"value")];
     bench.build(with_secret).await.0.unwrap();
-    assert_eq!(records(), "");
+    assert_eq!(records(&daemon), "");
+}
+
+#[tokio::test]
+async fn a_daemon_that_records_builds_forgets_one_that_was_stopped_too() {
+    let daemon = IsolatedDaemon::start();
+    let bench = Bench::at([daemon.address()], BuildkitLimits::default());
+    let token = unique("endless");
+    let mut invocation = bench.endless_without_image(&token);
+    invocation.secrets = vec![secret("token", b"value")];
+    let (mut heard, ended) = bench.start(invocation);
+    let stop = async {
+        heard.output("ready").await;
+        let step = watch(&token);
+        bench.stop.cancel();
+        step
+    };
+    let (outcome, step) = tokio::join!(ended, stop);
+    assert!(matches!(outcome, Err(RunError::Stopped)), "{outcome:?}");
+    step.gone();
+    assert_eq!(records(&daemon), "");
 }
 
 #[tokio::test]
