@@ -126,8 +126,8 @@ impl Differences {
             let ours: Vec<&Argument> = arguments.filter(|ours| ours.name == *name).collect();
             let is_value = |ours: &&Argument| match &ours.value {
                 None => value.is_empty(),
-                // The frontend's table is made with tabs.
-                Some(Word::Known(ours)) => ours == value || ours.contains('\t'),
+                // The frontend tells it in a table that is made with tabs and blanks.
+                Some(Word::Known(ours)) => ours.trim_end() == value || ours.contains('\t'),
                 Some(Word::Unknown { .. }) => true,
             };
             if !ours.iter().any(is_value) {

@@ -12,12 +12,23 @@ use crate::corpus::Case;
 /// How long an answer may take, in seconds.
 const ANSWER_SECONDS_MAX: &str = "60";
 
-/// Stands every image of a registry that does not exist in for one that does.
-const POLICY: &str = r#"{"rules": [{
-  "action": "CONVERT",
-  "selector": {"identifier": "docker-image://registry.test/*", "matchType": "WILDCARD"},
-  "updates": {"identifier": "docker-image://docker.io/library/debian:bookworm"}
-}]}"#;
+/// Stands every image of a registry that does not exist in for one that does, and lets the daemon ask for
+/// no other.
+const POLICY: &str = r#"{"rules": [
+  {
+    "action": "DENY",
+    "selector": {"identifier": "docker-image://*", "match_type": "WILDCARD"}
+  },
+  {
+    "action": "ALLOW",
+    "selector": {"identifier": "docker-image://docker.io/library/debian:bookworm*", "match_type": "WILDCARD"}
+  },
+  {
+    "action": "CONVERT",
+    "selector": {"identifier": "docker-image://registry.test/*", "match_type": "WILDCARD"},
+    "updates": {"identifier": "docker-image://docker.io/library/debian:bookworm"}
+  }
+]}"#;
 
 /// A daemon, and a folder to ask it about.
 pub(crate) struct Frontend {

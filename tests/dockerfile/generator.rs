@@ -97,7 +97,7 @@ const WRONG_MOUNTS: [&str; 3] = ["from=$A,target=/m", "type=secret,id=a\"b", ""]
 const ADDED: [&str; 8] = [
     "https://registry.test/f",
     "http://registry.test/$A",
-    "git@registry.test:r.git",
+    "git@127.0.0.1:r.git",
     "https://registry.test/r.git#main",
     "local",
     "./x@y:z",

@@ -24,11 +24,11 @@ use generator::Generator;
 const REFUSED_BY_THE_FRONTEND: [(&str, &str); 4] = [
     (
         "stages by number: in COPY only",
-        "docker.io/library/0:latest: not found",
+        "\"docker-image://docker.io/library/0:latest\" denied by policy",
     ),
     (
         "a number that is too large for one is a name",
-        "docker.io/library/99999999999999999999:latest: not found",
+        "\"docker-image://docker.io/library/99999999999999999999:latest\" denied by policy",
     ),
     (
         "FROM finds a stage by a variable, and not in upper case",
@@ -36,7 +36,7 @@ const REFUSED_BY_THE_FRONTEND: [(&str, &str); 4] = [
     ),
     (
         "a stage that stands for the date of all files is fetched too",
-        "Get \"https://registry.test/date\"",
+        "Get \"https://127.0.0.1:9/date\"",
     ),
 ];
 

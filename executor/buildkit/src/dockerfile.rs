@@ -100,6 +100,19 @@ pub struct RemoteSource {
     pub stage: usize,
 }
 
+impl RemoteSource {
+    /// Whether it is fetched over SSH. The daemon dials the host as soon as it has read the file, before
+    /// any source policy is looked at; and as no key is ever lent to it, the build cannot succeed.
+    pub fn is_ssh(&self) -> bool {
+        let source = self.source.known();
+        source.is_some_and(|source| match source.split_once("://") {
+            Some((scheme, _)) => scheme.eq_ignore_ascii_case("ssh"),
+            // Else it would not be remote: user@host:path.
+            None => true,
+        })
+    }
+}
+
 /// A build argument that the file declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {

@@ -31,7 +31,10 @@ fn told(dockerfile: &Dockerfile) -> Vec<String> {
     }));
     let remote = dockerfile.remote_sources().iter();
     lines.extend(remote.map(|remote| match &remote.source {
-        Word::Known(source) => format!("{}: fetches {source}", remote.line),
+        Word::Known(source) => {
+            let by = if remote.is_ssh() { " by SSH" } else { "" };
+            format!("{}: fetches {source}{by}", remote.line)
+        }
         Word::Unknown { written, .. } => format!("{}: may fetch {written}", remote.line),
     }));
     let arguments = dockerfile.arguments().iter();
@@ -194,6 +197,11 @@ fn what_base_images_have_onbuild_is_done_where_they_are_from() {
     assert_eq!(secrets[0].id, Word::Known("given".to_owned()));
     assert_eq!((secrets[0].line, secrets[0].stage), (4, 2));
     assert_eq!(dockerfile.stages()[2].step_count(), 3);
+    // The same once more changes nothing.
+    dockerfile
+        .add_triggers("two", &["COPY --from=three /x /y".to_owned()])
+        .unwrap();
+    assert_eq!(images(&dockerfile).len(), 3);
     // The stage that is not needed has none of it.
     assert!(dockerfile.stages()[0].triggers.is_empty());
 }
