@@ -16,11 +16,12 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     "bad_input.py",
     "builds.py",
     "cache.py",
     "context.py",
+    "dockerfiles.py",
     "isolation.py",
     "logs.py",
     "step_failures.py",
