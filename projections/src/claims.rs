@@ -76,7 +76,7 @@ impl Projection for Claims {
                 rows.put(name_key(slug, name), token_digest)?;
             }
             namespace::Event::ClaimReleased { name } | namespace::Event::NameTaken { name, .. } => {
-                forget(rows, slug, name)?
+                forget(rows, slug, name)?;
             }
             namespace::Event::NameReleased { .. } => {}
         }

@@ -37,7 +37,7 @@ fn place(daemons: &[&Buildkitd]) -> Place {
 }
 
 /// The daemon that runs a step of the build: the one whose cgroup or client shows `marker`.
-fn busy(daemons: &[Buildkitd], marker: &str) -> usize {
+fn busy<'a>(daemons: &'a mut [Buildkitd], marker: &str) -> &'a mut Buildkitd {
     let is_busy = |daemon: &Buildkitd| {
         let pid = daemon.pid().to_string();
         let lines = Command::new("pgrep")
@@ -47,7 +47,7 @@ fn busy(daemons: &[Buildkitd], marker: &str) -> usize {
             String::from_utf8_lossy(&lines.expect("procps is installed").stdout).into_owned();
         lines.lines().any(|step| is_below(step, &pid))
     };
-    let found = daemons.iter().position(is_busy);
+    let found = daemons.iter_mut().find(|daemon| is_busy(daemon));
     found.expect("a daemon runs the step")
 }
 
@@ -62,18 +62,17 @@ fn is_below(pid: &str, top: &str) -> bool {
             return false;
         };
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-        pid = parent.unwrap_or("0").trim().to_owned();
+        parent.unwrap_or("0").trim().clone_into(&mut pid);
     }
     false
 }
 
 fn another_takes_over() {
     let mut daemons = [Buildkitd::start(), Buildkitd::start()];
-    let place = place(&[&daemons[0], &daemons[1]]);
+    let place = place(&daemons.each_ref());
     let service = place.start();
     let begun = service.client(SCRIPT, "begun");
-    let at = busy(&daemons, "sleep 7.31");
-    daemons[at].kill();
+    busy(&mut daemons, "sleep 7.31").kill();
     let envs = [("NULLSPACE_TEST_BUILD", begun.trim())];
     service.client_with(SCRIPT, "ready", &envs);
     assert!(service.terminate().success());

@@ -254,10 +254,9 @@ impl ApiError {
     }
 
     fn body(&self, request_id: &str) -> ErrorBody {
-        let (_, code) = self.parts();
         let mut body = ErrorBody {
             error: self.to_string(),
-            code,
+            code: self.parts().1,
             request_id: request_id.to_owned(),
             build_id: None,
             error_detail: None,

@@ -113,9 +113,10 @@ fn headers() -> Value {
 
 fn refusals() -> Value {
     let refusals = REFUSALS.iter().map(|(status, description)| {
-        let mut headers = json!({"x-request-id": {"$ref": "#/components/headers/RequestId"}});
+        let header = |name: &str| json!({"$ref": format!("#/components/headers/{name}")});
+        let mut headers = Map::from_iter([("x-request-id".to_owned(), header("RequestId"))]);
         if matches!(status, 429 | 503) {
-            headers["Retry-After"] = json!({"$ref": "#/components/headers/RetryAfter"});
+            headers.insert("Retry-After".to_owned(), header("RetryAfter"));
         }
         let refusal = json!({
             "description": description,

@@ -350,7 +350,10 @@ async fn dispatch(
         DispatchError::Rejected(Rejection::Deleted) if misses => {
             ApiError::TemplateNotFound(format!("{}/{}", row.namespace, row.name))
         }
-        err => failed(err),
+        err @ (DispatchError::Rejected(_)
+        | DispatchError::Contended { .. }
+        | DispatchError::Corrupt { .. }
+        | DispatchError::Log(_)) => failed(err),
     })
 }
 

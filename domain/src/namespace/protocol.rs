@@ -165,10 +165,9 @@ impl World {
                 seen,
             };
             match self.change(&id(number), rename).await {
-                Ok(()) => return,
                 Err(template::Rejection::Changed) => {}
-                // Deleted: whoever wants the name finds it left.
-                Err(_) => return,
+                // Renamed, or deleted: then whoever wants the name finds it left.
+                Ok(()) | Err(_) => return,
             }
         }
         panic!("{number} is always changed by somebody else");
@@ -296,7 +295,10 @@ proptest! {
         let mut context = Context::from_waker(Waker::noop());
         let mut running: Vec<(u8, Program, Running<'_>)> = (TEMPLATES..)
             .zip(programs)
-            .map(|(new, program)| (new, program, Box::pin(program.run(new, &world)) as Running<'_>))
+            .map(|(new, program)| {
+                let run: Running<'_> = Box::pin(program.run(new, &world));
+                (new, program, run)
+            })
             .collect();
         let mut crashed = Vec::new();
         for (pick, crashes) in schedule {

@@ -270,8 +270,19 @@ fn counted_text(counted: &FilesCounted) -> String {
     format!("Further files of the context: {}", told.join(", "))
 }
 
+/// A step's title behind its place in the build. In a Dockerfile of one stage, the title begins with
+/// that place already.
+fn placed(index: u32, total: u32, title: String) -> String {
+    let place = format!("[{index}/{total}] ");
+    if title.starts_with(&place) {
+        title
+    } else {
+        place + &title
+    }
+}
+
 fn step_started(time: Timestamp, step: &StepStarted) -> LogEntry {
-    let text = format!("[{}/{}] {}", step.index, step.total, headline(&step.name));
+    let text = placed(step.index, step.total, headline(&step.name));
     LogEntry {
         step_index: Some(step.index),
         total_steps: Some(step.total),
@@ -280,11 +291,11 @@ fn step_started(time: Timestamp, step: &StepStarted) -> LogEntry {
 }
 
 fn step_finished(time: Timestamp, step: &StepFinished, context: &Context) -> LogEntry {
-    let place = format!("[{}/{}]", step.index, step.total);
-    let text = match (step.cached, context.open_steps.get(&step.index)) {
-        (true, Some(title)) => format!("CACHED {place} {title}"),
-        (true, None) => format!("CACHED {place}"),
-        (false, _) => format!("{place} done in {} ms", step.duration_ms),
+    let (index, total) = (step.index, step.total);
+    let text = match (step.cached, context.open_steps.get(&index)) {
+        (true, Some(title)) => format!("CACHED {}", placed(index, total, title.clone())),
+        (true, None) => format!("CACHED [{index}/{total}]"),
+        (false, _) => format!("[{index}/{total}] done in {} ms", step.duration_ms),
     };
     LogEntry {
         step_index: Some(step.index),

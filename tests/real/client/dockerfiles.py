@@ -28,6 +28,12 @@ from common import Entries, build, equal, holds, http, is_error, is_unknown, is_
 
 NULLSPACE = Path(sys.executable).with_name("nullspace")
 SECRET_MOUNT = "--mount=type=secret,id=npm_token,required=true"
+LIST_FILES = "RUN cd /app && find . -type f | LC_ALL=C sort | sed 's/^/has /'\n"
+
+
+def fresh(stage: str = "main") -> str:
+    """The beginning of a stage whose steps no daemon has cached: cached ones print nothing."""
+    return f"FROM debian:bookworm AS {stage}\nRUN : {secrets.token_hex(8)}\n"
 
 
 def new_value() -> str:
@@ -151,11 +157,9 @@ def secrets_of_a_retry_are_brought_again() -> None:
 
 
 def stages_heredocs_and_files_of_other_stages() -> None:
-    text = """FROM debian:bookworm AS tools
-RUN echo made > /made
+    text = f"""{fresh("tools")}RUN echo made > /made
 
-FROM debian:bookworm AS base
-WORKDIR /srv/app
+{fresh("base")}WORKDIR /srv/app
 RUN <<SCRIPT
 set -eu
 echo "in $(pwd)" > here
@@ -224,8 +228,6 @@ RUN set -eu; cd /app; cat src/main.txt; test -d emptydir; test -e 'sp ace/naïve
 
 
 def a_nested_dockerfile_has_the_ignore_file_beside_it() -> None:
-    look = "RUN cd /app && find . -type f | LC_ALL=C sort | sed 's/^/has /'\n"
-    text = f"FROM debian:bookworm\nCOPY . /app/\n{look}"
     files = [
         file("docker/app.Dockerfile.dockerignore", "**/*.log\n!keep.log\ndocker\n"),
         # Not in force: the one beside the Dockerfile is.
@@ -236,7 +238,7 @@ def a_nested_dockerfile_has_the_ignore_file_beside_it() -> None:
         {"path": "docker", "entry_type": "dir", "mode": "0755"},
     ]
     body = {
-        "dockerfile": text,
+        "dockerfile": f"{fresh()}COPY . /app/\n{LIST_FILES}",
         "dockerfile_path": "docker/app.Dockerfile",
         "build_context": {"files": files},
         "name": unique("nested"),
@@ -247,7 +249,7 @@ def a_nested_dockerfile_has_the_ignore_file_beside_it() -> None:
 
 
 def the_ignore_file_of_a_context_is_in_force() -> None:
-    text = "FROM debian:bookworm\nCOPY . /app/\nRUN cd /app && find . -type f | LC_ALL=C sort | sed 's/^/has /'\n"
+    text = f"{fresh()}COPY . /app/\n{LIST_FILES}"
     files = [
         file(".dockerignore", "# a remark\n*.log\ntmp/**\n!tmp/kept\n"),
         file("a.log", ""),
@@ -264,6 +266,8 @@ def the_ignore_file_of_a_context_is_in_force() -> None:
 def arguments_and_the_target_are_passed_on() -> None:
     text = """ARG TAG=no-such-tag
 FROM debian:${TAG} AS wanted
+ARG SALT
+RUN : $SALT
 ARG GREETING=default
 ARG UNSET=unset
 RUN echo "greeting: $GREETING, unset: $UNSET, undeclared: ${UNDECLARED-none}"
@@ -273,7 +277,12 @@ RUN exit 9
 """
     body = {
         "dockerfile": text,
-        "build_args": {"TAG": "bookworm", "GREETING": 'a "quoted", $odd = text', "UNDECLARED": "x"},
+        "build_args": {
+            "TAG": "bookworm",
+            "SALT": secrets.token_hex(8),
+            "GREETING": 'a "quoted", $odd = text',
+            "UNDECLARED": "x",
+        },
         "build_target": "wanted",
         "name": unique("arguments"),
     }
@@ -281,7 +290,7 @@ RUN exit 9
 
 
 def build_variables_of_the_client_are_arguments() -> None:
-    text = 'FROM debian:bookworm\nARG STAGE\nRUN echo "stage: $STAGE"\n'
+    text = fresh() + 'ARG STAGE\nRUN echo "stage: $STAGE"\n'
     builder = Template.from_dockerfile_content(text).set_build_envs({"STAGE": "build"}).env({"IN_MACHINES": "1"})
     result, entries = build(builder, unique("variables"))
     said(messages(entries), "stage: build")

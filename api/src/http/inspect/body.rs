@@ -353,8 +353,7 @@ fn hash(text: &mut impl Read, bytes_max: u64) -> Result<Option<Announced>, Stop>
                 hasher.update(piece);
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                drop(decoder);
-                io::copy(text, &mut io::sink())?;
+                io::copy(decoder.into_inner(), &mut io::sink())?;
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),

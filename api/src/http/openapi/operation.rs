@@ -182,28 +182,28 @@ impl Operation {
         let responses: Map<String, Value> = responses
             .map(|(status, response)| (status.to_string(), response))
             .collect();
-        let mut json = json!({
-            "operationId": self.id,
-            "tags": [name(self.tag)],
-            "summary": self.summary,
-            "responses": responses,
-        });
+        let mut json = Map::from_iter([
+            ("operationId".to_owned(), json!(self.id)),
+            ("tags".to_owned(), json!([name(self.tag)])),
+            ("summary".to_owned(), json!(self.summary)),
+            ("responses".to_owned(), Value::Object(responses)),
+        ]);
         if let Some(description) = self.description {
-            json["description"] = description.into();
+            json.insert("description".to_owned(), description.into());
         }
         if !self.parameters.is_empty() {
-            json["parameters"] = self.parameters.clone().into();
+            json.insert("parameters".to_owned(), self.parameters.clone().into());
         }
         if let Some(body) = &self.body {
-            json["requestBody"] = body.clone();
+            json.insert("requestBody".to_owned(), body.clone());
         }
         if self.is_public {
-            json["security"] = json!([]);
+            json.insert("security".to_owned(), json!([]));
         }
         if self.is_deprecated {
-            json["deprecated"] = true.into();
+            json.insert("deprecated".to_owned(), true.into());
         }
-        json
+        Value::Object(json)
     }
 }
 

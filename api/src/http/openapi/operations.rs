@@ -112,9 +112,9 @@ fn builds() -> Vec<Operation> {
 }
 
 fn inspections() -> Vec<Operation> {
-    let post = |path, id, summary| operation(Tag::Builds, "POST", path, id, summary);
     const NOTHING_IS_KEPT: &str = "Nothing is recorded, and no file is kept. Contents may come \
         inline: the body may be as large as the largest context in base64.";
+    let post = |path, id, summary| operation(Tag::Builds, "POST", path, id, summary);
     vec![
         post(
             "/v1/templates/validate",
@@ -217,6 +217,7 @@ fn templates() -> Vec<Operation> {
 }
 
 /// What can be asked of the template at `base`.
+#[expect(clippy::too_many_lines, reason = "a table, one entry an operation")]
 fn parts(base: &str, by: &str) -> Vec<Operation> {
     let at = |method, below: &str, id: &str, summary| {
         let (path, id) = (format!("{base}{below}"), format!("{id}{by}"));

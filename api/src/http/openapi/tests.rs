@@ -200,9 +200,9 @@ fn every_route_is_described_with_its_methods() {
     let routes = routes.map(|route| (route.name().to_owned(), route.methods()));
     let parts = parts().into_iter();
     let parts = parts.map(|(path, methods)| (path, methods.to_vec()));
-    for (path, routed) in routes.chain(parts) {
-        let routed: BTreeSet<String> = routed.into_iter().map(str::to_owned).collect();
-        assert_eq!(methods(&DESCRIPTION["paths"][&path]), routed, "{path}");
+    for (path, taken) in routes.chain(parts) {
+        let taken: BTreeSet<String> = taken.into_iter().map(str::to_owned).collect();
+        assert_eq!(methods(&DESCRIPTION["paths"][&path]), taken, "{path}");
     }
 }
 

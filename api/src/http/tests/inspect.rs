@@ -1,5 +1,7 @@
 //! Requests that are only looked at.
 
+#![expect(clippy::too_many_lines, reason = "a table of mistakes")]
+
 use domain::ports::EventReader;
 use reqwest::Method;
 use serde_json::{Value, json};

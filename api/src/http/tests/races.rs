@@ -1,5 +1,10 @@
 //! Two at once: one wins, the other is told, and the log knows who was who.
 
+#![expect(
+    clippy::similar_names,
+    reason = "who does something and what came of it"
+)]
+
 use std::sync::Arc;
 
 use domain::Event;
@@ -194,8 +199,8 @@ async fn when_a_tag_is_moved_and_the_template_deleted_at_once_the_log_tells_what
         let (assigned, deleted) = if round % 2 == 0 {
             tokio::join!(assign, delete)
         } else {
-            let (deleted, assigned) = tokio::join!(delete, assign);
-            (assigned, deleted)
+            let (second, first) = tokio::join!(delete, assign);
+            (first, second)
         };
         let stream =
             StreamName::Template(template["template_id"].as_str().unwrap().parse().unwrap());

@@ -33,9 +33,10 @@ pub(super) fn read(source: &Source) -> Result<Option<Dockerfile>, ApiError> {
     let limits = BuildkitLimits::default();
     let read = dockerfile::read(text, build_args, target.as_deref(), &limits);
     read.map(Some).map_err(|problem| {
-        let field = match problem.kind {
-            ProblemKind::Target(_) => "build_target",
-            _ => "dockerfile",
+        let field = if matches!(problem.kind, ProblemKind::Target(_)) {
+            "build_target"
+        } else {
+            "dockerfile"
         };
         ApiError::field(field, problem.to_string())
     })
@@ -167,20 +168,17 @@ fn word(word: &Word) -> String {
 /// What ENV and ARG set; of others, nothing.
 fn names(dockerfile: &Dockerfile, stage: usize, instruction: &Instruction) -> Option<Vec<String>> {
     let line = instruction.line;
-    match instruction.keyword {
-        Keyword::Env => {
-            let is_here =
-                |variable: &&EnvVariable| variable.line == line && variable.stage == stage;
-            let variables = dockerfile.variables().iter().filter(is_here);
-            Some(variables.map(|variable| word(&variable.name)).collect())
-        }
-        Keyword::Arg => {
-            let arguments = dockerfile.arguments().iter();
-            let here = arguments.filter(|it| it.line == line && it.stage == Some(stage));
-            Some(here.map(|argument| argument.name.clone()).collect())
-        }
-        _ => None,
+    if instruction.keyword == Keyword::Env {
+        let is_here = |variable: &&EnvVariable| variable.line == line && variable.stage == stage;
+        let variables = dockerfile.variables().iter().filter(is_here);
+        return Some(variables.map(|variable| word(&variable.name)).collect());
     }
+    if instruction.keyword == Keyword::Arg {
+        let arguments = dockerfile.arguments().iter();
+        let here = arguments.filter(|it| it.line == line && it.stage == Some(stage));
+        return Some(here.map(|argument| argument.name.clone()).collect());
+    }
+    None
 }
 
 /// An instruction under its name: `{"Run": {"arguments": …}}`. Of what it sets, only the names are
@@ -211,11 +209,13 @@ fn from(dockerfile: &Dockerfile, stage: &Stage) -> Object {
             json!({"stage": name.unwrap_or_else(|| index.to_string())})
         }
     };
-    let mut fields = json!({"line": stage.line, "from": base});
+    let mut fields = Object::new();
+    fields.insert("line".to_owned(), stage.line.into());
+    fields.insert("from".to_owned(), base);
     if let Some(name) = &stage.name {
-        fields["name"] = name.as_str().into();
+        fields.insert("name".to_owned(), name.as_str().into());
     }
-    tagged(Keyword::From, fields)
+    tagged(Keyword::From, fields.into())
 }
 
 fn tagged(keyword: Keyword, fields: Value) -> Object {

@@ -348,6 +348,26 @@ fn steps_have_their_number_and_their_title() {
 }
 
 #[test]
+fn the_place_that_a_dockerfile_s_title_begins_with_is_not_said_twice() {
+    let entries = after_start(vec![
+        step_started(1, "[1/5] FROM debian"),
+        step_started(2, "[build 2/3] RUN make"),
+        step_finished(1, true),
+        step_finished(2, true),
+    ]);
+    let words: Vec<_> = entries.iter().map(|entry| &*entry.message).collect();
+    assert_eq!(
+        words,
+        [
+            "[1/5] FROM debian",
+            "[2/5] [build 2/3] RUN make",
+            "CACHED [1/5] FROM debian",
+            "CACHED [2/5] [build 2/3] RUN make",
+        ]
+    );
+}
+
+#[test]
 fn lines_keep_their_time_and_their_step() {
     let line = |stream, text: &str| LogLine {
         at: at(5),

@@ -4,6 +4,11 @@
 //! less: what it requires of an answer is required here, what it calls a closed list has no other
 //! word here, and what it lets a request leave out may be left out here.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON will have no more kinds of values"
+)]
+
 use serde_json::{Map, Value};
 
 use super::DESCRIPTION;

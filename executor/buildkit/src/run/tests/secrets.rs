@@ -281,13 +281,13 @@ async fn a_daemon_that_records_builds_forgets_one_that_was_stopped_too() {
     let (mut heard, ended) = bench.start(invocation);
     let stop = async {
         heard.output("ready").await;
-        let step = watch(&token);
+        let seen = watch(&token);
         bench.stop.cancel();
-        step
+        seen
     };
-    let (outcome, step) = tokio::join!(ended, stop);
+    let (outcome, seen) = tokio::join!(ended, stop);
     assert!(matches!(outcome, Err(RunError::Stopped)), "{outcome:?}");
-    step.gone();
+    seen.gone();
     assert_eq!(records(&daemon), "");
 }
 

@@ -53,6 +53,7 @@ pub(super) struct World {
 }
 
 /// What is asked for.
+#[derive(Default)]
 pub(super) struct Wish<'a> {
     pub(super) dockerfile: &'a str,
     /// Paths, modes and contents.
@@ -64,22 +65,6 @@ pub(super) struct Wish<'a> {
     pub(super) internet_access: bool,
     pub(super) skip_cache: bool,
     pub(super) registry_auth: &'a [&'a str],
-}
-
-impl Default for Wish<'_> {
-    fn default() -> Self {
-        Self {
-            dockerfile: "",
-            files: &[],
-            build_args: &[],
-            target: None,
-            path: None,
-            secrets: &[],
-            internet_access: false,
-            skip_cache: false,
-            registry_auth: &[],
-        }
-    }
 }
 
 /// What came of it.
@@ -394,7 +379,8 @@ impl Outcome {
             };
             let step = logged.step.map_or(0, |(index, _)| index);
             for line in &logged.lines {
-                log += &format!("{step} {:?} {}\n", line.stream, line.text);
+                let text = [&format!("{step} {:?} ", line.stream), &*line.text, "\n"];
+                log.extend(text);
             }
         }
         log
