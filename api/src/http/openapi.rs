@@ -1,6 +1,6 @@
 //! `GET /openapi.json`: the service describes itself.
 //!
-//! [`operations`] has one entry for each route and method, and `schemas/*.json` what travels. Neither
+//! `operations` has one entry for each route and method, and `schemas/*.json` what travels. Neither
 //! is trusted: tests compare the entries with the route table in both directions, the whole with the
 //! published contract, and every answer that other tests get with the schemas.
 
