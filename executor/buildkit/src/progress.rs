@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Within a line, what happened is put in order by the daemon's clock: a line holds what came together,
-//! sorted by kind. A line with more than [`LINE_OUTPUT_BYTES_MAX`] of output goes on in the next one,
+//! sorted by kind. A line with more than 1 MiB of output goes on in the next one,
 //! which holds the rest of the output only.
 
 mod graph;
