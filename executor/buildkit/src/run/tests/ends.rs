@@ -78,8 +78,10 @@ async fn a_build_that_nobody_waits_for_any_more_ends_and_so_does_its_step() {
 
 #[tokio::test]
 async fn a_build_that_takes_too_long_is_stopped() {
+    // Enough for a daemon that has to fetch the image first: the step must have begun.
+    const SECONDS: u64 = 20;
     let limits = BuildkitLimits {
-        build_seconds_max: 2,
+        build_seconds_max: SECONDS,
         ..BuildkitLimits::default()
     };
     let bench = Bench::at([shared_daemon()], limits);
@@ -91,7 +93,7 @@ async fn a_build_that_takes_too_long_is_stopped() {
     };
     let (outcome, step) = tokio::join!(ended, step);
     assert!(
-        matches!(outcome, Err(RunError::TimedOut { seconds: 2 })),
+        matches!(outcome, Err(RunError::TimedOut { seconds: SECONDS })),
         "{outcome:?}"
     );
     step.gone();
