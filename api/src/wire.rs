@@ -11,6 +11,7 @@ pub mod cache;
 pub mod error;
 pub mod log;
 pub mod plan;
+pub mod position;
 pub mod template;
 
 /// An object of the caller's choosing.
