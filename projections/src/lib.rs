@@ -27,7 +27,9 @@ pub mod builds;
 pub mod claims;
 mod key;
 pub mod limits;
+pub mod lineage;
 pub mod logs;
+pub mod outline;
 pub mod projection;
 #[cfg(test)]
 mod properties;
@@ -38,6 +40,7 @@ pub mod store;
 pub mod templates;
 #[cfg(test)]
 mod testing;
+pub mod timeline;
 pub mod views;
 
 use std::error::Error;

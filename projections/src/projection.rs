@@ -5,7 +5,9 @@ use domain::recorded::Recorded;
 
 use crate::builds::Builds;
 use crate::claims::Claims;
+use crate::lineage::Lineages;
 use crate::logs::Logs;
+use crate::outline::Outlines;
 use crate::queue::Queue;
 use crate::rows::Rows;
 use crate::store::{Checkpoint, LastEvent, StoreError, ViewStore};
@@ -48,6 +50,8 @@ pub fn revisions() -> String {
         revision::<Templates>(),
         revision::<Queue>(),
         revision::<Claims>(),
+        revision::<Lineages>(),
+        revision::<Outlines>(),
     ]
     .join(" ")
 }
@@ -78,6 +82,8 @@ pub fn apply_batch(
         apply_to::<Templates>(&mut rows, recorded)?;
         apply_to::<Queue>(&mut rows, recorded)?;
         apply_to::<Claims>(&mut rows, recorded)?;
+        apply_to::<Lineages>(&mut rows, recorded)?;
+        apply_to::<Outlines>(&mut rows, recorded)?;
         last = Some(LastEvent {
             position: recorded.position,
             stream: recorded.stream.clone(),
