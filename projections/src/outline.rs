@@ -6,10 +6,11 @@
 use domain::Event;
 use domain::build::{self, BaseResolved, CacheKind, RootfsGrown, Snapshotted};
 use domain::ids::BuildId;
-use domain::recorded::{Recorded, StreamName};
+use domain::recorded::{Position, Recorded, StreamName};
 use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::builds::BuildRow;
 use crate::key::Key;
 use crate::projection::{ApplyError, Projection};
 use crate::rows::Rows;
@@ -23,6 +24,8 @@ pub struct Outlines;
 /// Something that happened in a build.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mark {
+    /// Where it stands in the log.
+    pub position: Position,
     /// When.
     pub at: Timestamp,
     /// What.
@@ -123,6 +126,7 @@ impl Projection for Outlines {
         };
         if is_told(event) {
             let mark = MarkRef {
+                position: recorded.position,
                 at: recorded.time,
                 event,
             };
@@ -135,21 +139,24 @@ impl Projection for Outlines {
 /// A [`Mark`] that is written without a copy of its event.
 #[derive(Serialize)]
 struct MarkRef<'a> {
+    position: Position,
     at: Timestamp,
     event: &'a build::Event,
 }
 
 impl Views {
-    /// What happened in a build; nothing if there is no such build.
+    /// What happened in a build up to what its `row` tells.
     ///
     /// # Errors
     /// [`StoreError`]: the views are about to be folded anew.
-    pub fn outline(&self, id: &BuildId) -> Result<Outline, StoreError> {
+    pub fn outline(&self, row: &BuildRow) -> Result<Outline, StoreError> {
         let count_max = self.limits.outline_marks_max;
-        let scan = Scan::below(&marks_key(id), count_max.saturating_add(1));
+        let scan = Scan::below(&marks_key(&row.build_id), count_max.saturating_add(1));
         let mut marks: Vec<Mark> = self.values(&scan)?;
         let is_cut = marks.len() > count_max;
         marks.truncate(count_max);
+        // What has happened since the row was read would not fit to it.
+        marks.retain(|mark| mark.position <= row.updated);
         Ok(Outline { marks, is_cut })
     }
 }
@@ -180,7 +187,9 @@ mod tests {
 
     #[test]
     fn an_outline_is_what_happened_without_lines_and_files() {
-        let outline = history().views().outline(&build_id(1)).unwrap();
+        let views = history().views();
+        let mut row = views.build(&build_id(1)).unwrap().unwrap();
+        let outline = views.outline(&row).unwrap();
         let told: Vec<_> = outline
             .marks
             .iter()
@@ -197,14 +206,19 @@ mod tests {
         assert_eq!(outline.grown().unwrap().to_bytes, 2 << 30);
         assert_eq!(outline.snapshotted().unwrap().rootfs.bytes, 1);
         assert_eq!(outline.base(), None);
+        // A row that was read before the build was ready.
+        row.updated = outline.marks[2].position;
+        let earlier = views.outline(&row).unwrap();
+        assert_eq!(earlier.marks, outline.marks[..3]);
     }
 
     #[test]
     fn a_long_outline_is_cut_and_says_so() {
         let mut views = history().views();
+        let row = views.build(&build_id(1)).unwrap().unwrap();
         for (count_max, is_cut) in [(3, true), (4, false)] {
             views.limits.outline_marks_max = count_max;
-            let outline = views.outline(&build_id(1)).unwrap();
+            let outline = views.outline(&row).unwrap();
             assert_eq!((outline.marks.len(), outline.is_cut), (count_max, is_cut));
         }
     }

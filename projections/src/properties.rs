@@ -423,7 +423,7 @@ proptest! {
         for number in states.keys() {
             let id = build_id(*number);
             let Some(row) = views.build(&id).unwrap() else { continue };
-            let outline = views.outline(&id).unwrap();
+            let outline = views.outline(&row).unwrap();
             let timeline = Timeline::of(&row, &outline, at(now * 1_000));
             adds_up(&timeline)?;
             let attempts: Vec<u32> = timeline.attempts.iter().map(|attempt| attempt.number).collect();

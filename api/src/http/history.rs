@@ -119,7 +119,11 @@ fn cursor(parameters: &Parameters) -> Result<Option<Cursor>, ApiError> {
         .map_err(|invalid| ApiError::field("cursor", invalid.to_string()))
 }
 
-fn count_max(parameters: &Parameters) -> Result<usize, ApiError> {
+/// How many entries of a list are wanted at once.
+///
+/// # Errors
+/// [`ApiError::Invalid`], naming the parameter.
+pub(super) fn count_max(parameters: &Parameters) -> Result<usize, ApiError> {
     let asked = parameters.number("limit")?;
     let count = asked.unwrap_or(PAGE_BUILD_COUNT_DEFAULT);
     (1..=PAGE_BUILD_COUNT_MAX)

@@ -6,6 +6,7 @@ use domain::build::{
     StepFinished, StepStarted,
 };
 use domain::failure::FailureReason;
+use domain::recorded::Position;
 use proptest::prelude::*;
 
 use super::weave::weave;
@@ -84,6 +85,7 @@ fn timeline(events: &[(i64, Event)], finished_at: Option<i64>, now: i64) -> Time
     let marks: Vec<Mark> = events
         .iter()
         .map(|(micros, event)| Mark {
+            position: Position::START,
             at: at(*micros),
             event: event.clone(),
         })
@@ -210,6 +212,31 @@ fn a_retried_attempt_is_told_as_such_and_its_steps_stay_its_own() {
     ];
     assert_eq!(outcomes, expected);
     assert_eq!(timeline.latest_steps()[&1].outcome, Outcome::Done);
+}
+
+#[test]
+fn of_steps_side_by_side_the_one_that_failed_is_told() {
+    let events = [
+        (0, started(1)),
+        (0, phase(Phase::Step)),
+        (1, step(1)),
+        (2, step(2)),
+        (3, step(3)),
+        (4, step_end(3, false)),
+        (6, Event::Failed(step_failure())),
+    ];
+    let timeline = timeline(&events, Some(6), 6);
+    let told: Vec<_> = timeline.segments[1]
+        .steps
+        .iter()
+        .map(|step| (step.outcome, step.exit_code, step.span.micros()))
+        .collect();
+    let expected = [
+        (Outcome::Cancelled, None, 5),
+        (Outcome::Failed, Some(3), 4),
+        (Outcome::Done, Some(0), 1),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -165,6 +165,9 @@ impl Loom {
 
     /// Ends what is open and with it the attempt, if there is one. Nothing follows but a retry.
     fn end_attempt(&mut self, outcome: Outcome, failure: Option<&Failure>) {
+        if let Some(failure) = failure {
+            self.fail_step(failure);
+        }
         self.turn(outcome, SegmentKind::Other);
         if let Some(attempt) = self.attempts.last_mut()
             && attempt.outcome == Outcome::UnderWay
@@ -172,6 +175,25 @@ impl Loom {
             attempt.span.until = self.at;
             attempt.outcome = outcome;
             attempt.failure = failure.cloned();
+        }
+    }
+
+    /// Of steps that were under way at once, the failure names the one that failed; the others were
+    /// stopped for it.
+    fn fail_step(&mut self, failure: &Failure) {
+        let Some(failed) = failure.step_index else {
+            return;
+        };
+        for step in &mut self.open.steps {
+            if step.outcome == Outcome::UnderWay {
+                step.span.until = self.at;
+                if step.index == failed {
+                    step.outcome = Outcome::Failed;
+                    step.exit_code = failure.exit_code;
+                } else {
+                    step.outcome = Outcome::Cancelled;
+                }
+            }
         }
     }
 

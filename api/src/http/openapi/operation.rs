@@ -98,6 +98,15 @@ impl Operation {
         self
     }
 
+    /// It takes a parameter in the query string, which must be there.
+    pub(super) fn needs_query(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self = self.query(name, schema, description);
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter["required"] = true.into();
+        }
+        self
+    }
+
     /// It takes a JSON body.
     pub(super) fn body(self, name: &str) -> Self {
         self.json_body(name, true)
