@@ -18,7 +18,7 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 15] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -28,6 +28,7 @@ const SCRIPTS: [&str; 14] = [
     "dockerfile_edges.py",
     "dockerfiles.py",
     "isolation.py",
+    "lineage.py",
     "logs.py",
     "step_failures.py",
     "steps.py",

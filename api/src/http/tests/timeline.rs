@@ -68,7 +68,9 @@ fn adds_up(timeline: &Value) -> Vec<String> {
     for segment in timeline["segments"].as_array().unwrap() {
         assert_eq!(number(&segment["offset_us"]), offset, "{timeline}");
         offset += number(&segment["duration_us"]);
-        let name = segment["phase"].as_str().or(segment["kind"].as_str());
+        let name = segment["phase"]
+            .as_str()
+            .or_else(|| segment["kind"].as_str());
         let outcome = segment["outcome"].as_str().unwrap();
         told.push(format!(
             "{}@{} {outcome}",
