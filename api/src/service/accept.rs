@@ -90,6 +90,7 @@ pub(super) fn requested(
         retry_of: None,
         arrivals: stored.arrivals,
         idempotency_key: None,
+        request_digest: None,
         max_attempts: app.config.executor.max_attempts,
     };
     check_size(&requested, app.config.limits.definition_bytes_max)?;
