@@ -39,6 +39,7 @@ use crate::service::cache::CacheDesk;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
+use crate::service::once::Turns;
 use crate::service::uploads::Uploads;
 use crate::service::{App, ClockHandle, retention};
 
@@ -315,6 +316,7 @@ async fn app(
         // The same table: its gate is one.
         uploads: desk.uploads.clone(),
         admission: Admission::default(),
+        turns: Turns::default(),
         desk,
         inspections: Semaphore::new(config.limits.inspection_count_max),
         streams,

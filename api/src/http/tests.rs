@@ -13,6 +13,7 @@ mod inspect;
 mod keys;
 mod metrics;
 mod names;
+mod once;
 mod promote;
 mod public;
 mod quotas;

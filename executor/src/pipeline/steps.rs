@@ -156,10 +156,11 @@ impl Attempt<'_> {
         let services = self.services;
         let blobs = services.blobs.clone();
         let builder = NativeBuilder {
-            containers: services.containers.clone(),
-            layers: services.layers.clone(),
+            containers: services.containers.held_by(&self.holdings),
+            layers: services.layers.held_by(&self.holdings),
             blobs: Arc::new(move |digest| std::fs::File::open(blobs.path(digest))),
             mounts_dir: services.work_dir.path().to_owned(),
+            holdings: self.holdings.clone(),
         };
         let config = &self.job.requested.definition.config;
         let limits = &services.limits.worker;
