@@ -129,6 +129,7 @@ fn unanswered(err: CacheError) -> ApiError {
         | CacheError::Log(_)
         | CacheError::Load(_)
         | CacheError::Listing(_)
+        | CacheError::Record(_)
         | CacheError::Interrupted(_)) => ApiError::internal(err),
     }
 }

@@ -15,6 +15,7 @@ mod metrics;
 mod names;
 mod promote;
 mod public;
+mod purging;
 mod quotas;
 mod races;
 mod replay;
