@@ -130,6 +130,7 @@ fn unanswered(err: CacheError) -> ApiError {
         | CacheError::Load(_)
         | CacheError::Listing(_)
         | CacheError::Record(_)
+        | CacheError::Uploads(_)
         | CacheError::Interrupted(_)) => ApiError::internal(err),
     }
 }

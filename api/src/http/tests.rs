@@ -8,6 +8,7 @@ mod captured;
 mod claims;
 mod create;
 mod dockerfiles;
+mod files;
 mod history;
 mod inspect;
 mod keys;

@@ -28,7 +28,7 @@ use projections::store::StoreError as ViewsError;
 use projections::views::Stalled;
 
 use super::ClockHandle;
-use super::uploads::Uploads;
+use super::uploads::{Uploads, UploadsError};
 use crate::config::Retention;
 use crate::wire::cache::{Kind, Line, List, Need, Total};
 
@@ -79,6 +79,9 @@ pub enum CacheError {
     /// What became of an artifact cannot be recorded.
     #[error("cannot record that an artifact is gone")]
     Record(#[source] DispatchError<template::Rejection>),
+    /// The table of uploads cannot be used.
+    #[error("cannot use the table of uploads")]
+    Uploads(#[from] UploadsError),
     /// A listing of a context is none.
     #[error("the listing of a context is damaged")]
     Listing(#[source] serde_json::Error),

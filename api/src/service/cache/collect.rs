@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use commands::{DispatchError, Meta};
 use domain::Digest;
 use domain::ids::ArtifactId;
+use domain::ports::EventReader as _;
 use domain::recorded::Actor;
 use domain::template::{Command, Rejection};
 use executor::artifact::ArtifactError;
@@ -184,8 +185,11 @@ impl CacheDesk {
     }
 
     async fn evict_blob(&self, digest: Digest) -> Result<Eviction, CacheError> {
-        let _alone = self.uploads.alone().await;
+        let looked = self.log.head();
         let lines = self.blob_lines().await?;
+        // What the log got meanwhile is looked at again.
+        let _alone = self.uploads.alone().await;
+        let needed_since = self.needed_since(looked).await?;
         let key = digest.to_string();
         let Some(line) = lines.into_iter().find(|line| line.key == key) else {
             return Ok(unknown(key));
@@ -194,6 +198,12 @@ impl CacheDesk {
             let builds: Vec<String> = line.needed_by.iter().map(super::explain::need).collect();
             let reason = format!("it is needed by {}", builds.join(", "));
             return Ok(needed(key, reason));
+        }
+        if needed_since.contains(&digest) {
+            return Ok(needed(
+                key,
+                "a build needs it that has just been asked for".to_owned(),
+            ));
         }
         self.blobs.remove(&digest).await?;
         let one = Removed {
