@@ -303,6 +303,7 @@ fn play_all(tries: &[Try]) -> Played {
             name: name(&format!("app-{number}")),
             template_id: template_id(number),
             owner: owner("acme"),
+            claim: None,
             now: at(0),
         });
     }
