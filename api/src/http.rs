@@ -26,6 +26,7 @@ pub mod route;
 pub mod tag_history;
 pub mod tags;
 pub mod templates;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 

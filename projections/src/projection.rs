@@ -5,6 +5,7 @@ use domain::recorded::Recorded;
 
 use crate::builds::Builds;
 use crate::claims::Claims;
+use crate::idempotency::Idempotency;
 use crate::lineage::Lineages;
 use crate::logs::Logs;
 use crate::outline::Outlines;
@@ -50,6 +51,7 @@ pub fn revisions() -> String {
         revision::<Templates>(),
         revision::<Queue>(),
         revision::<Claims>(),
+        revision::<Idempotency>(),
         revision::<Lineages>(),
         revision::<Outlines>(),
     ]
@@ -82,6 +84,7 @@ pub fn apply_batch(
         apply_to::<Templates>(&mut rows, recorded)?;
         apply_to::<Queue>(&mut rows, recorded)?;
         apply_to::<Claims>(&mut rows, recorded)?;
+        apply_to::<Idempotency>(&mut rows, recorded)?;
         apply_to::<Lineages>(&mut rows, recorded)?;
         apply_to::<Outlines>(&mut rows, recorded)?;
         last = Some(LastEvent {

@@ -4,6 +4,7 @@
 //! once a build of it is ready. Tags move in the order of the log: by hand, or because a build
 //! that was asked for with them is ready.
 
+mod expired;
 mod resolve;
 mod tag_moves;
 mod untagged;
@@ -11,7 +12,7 @@ mod untagged;
 use std::collections::BTreeMap;
 
 use domain::build::{self, Requested};
-use domain::ids::{BuildId, TemplateId};
+use domain::ids::{ArtifactId, BuildId, TemplateId};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use domain::recorded::{Recorded, StreamName, Version};
 use domain::template::Visibility;
@@ -19,6 +20,7 @@ use domain::time::Timestamp;
 use domain::{Event, namespace, template};
 use serde::{Deserialize, Serialize};
 
+pub use expired::Expired;
 pub use resolve::Resolved;
 pub use tag_moves::{TagCause, TagMove};
 pub use untagged::Untagged;
@@ -48,6 +50,8 @@ pub struct TemplateRow {
     /// Its builds that are ready and that no tag points to, and since when; without those that have
     /// expired.
     pub untagged: BTreeMap<BuildId, Timestamp>,
+    /// Its builds whose artifacts have expired and are not known to be gone.
+    pub expired: BTreeMap<BuildId, ArtifactId>,
     /// When it got its first name.
     pub created_at: Timestamp,
     /// When something happened to it last.
@@ -202,6 +206,7 @@ fn apply_namespace(
                     tags: BTreeMap::new(),
                     aliases: BTreeMap::new(),
                     untagged: BTreeMap::new(),
+                    expired: BTreeMap::new(),
                     created_at: recorded.time,
                     updated_at: recorded.time,
                     ready: None,
@@ -262,13 +267,29 @@ fn apply_template(
                 moves.push((tag.clone(), tag_move));
             }
         }),
-        template::Event::ArtifactExpired { build, .. } => change(rows, recorded, id, |row, _| {
-            row.untagged.remove(build);
-        }),
-        template::Event::Deleted {} => change(rows, recorded, id, |row, _| {
-            row.deleted_at = Some(recorded.time);
-            row.untagged.clear();
-        }),
+        template::Event::ArtifactExpired { build, artifact } => {
+            expired::put(rows, id, build, artifact)?;
+            change(rows, recorded, id, |row, _| {
+                row.untagged.remove(build);
+                row.expired.insert(build.clone(), artifact.clone());
+            })
+        }
+        template::Event::ArtifactPurged { build, artifact } => {
+            expired::delete(rows, build, artifact);
+            change(rows, recorded, id, |row, _| {
+                row.expired.remove(build);
+            })
+        }
+        template::Event::Deleted {} => {
+            if let Some(row) = rows.get(&row_key(id))? {
+                expired::forget(rows, &row);
+            }
+            change(rows, recorded, id, |row, _| {
+                row.deleted_at = Some(recorded.time);
+                row.untagged.clear();
+                row.expired.clear();
+            })
+        }
     }
 }
 

@@ -77,7 +77,7 @@ fn cancel() -> Event {
 }
 
 fn cancelled() -> Event {
-    Event::Cancelled(Cancelled { killed: Vec::new() })
+    Event::Cancelled(Cancelled::default())
 }
 
 /// The timeline of a build that was asked for at 0, of events with their times.
