@@ -1,8 +1,8 @@
 //! Where the time of a build went.
 
 use domain::build::{
-    CacheKind, CacheMissed, CacheStored, CacheSubject, Command, Event, Phase, PhaseFinished,
-    PhaseStarted, StepFinished, StepStarted,
+    CacheKind, CacheMissed, CacheStored, CacheSubject, Cancelled, Command, Event, Phase,
+    PhaseFinished, PhaseStarted, StepFinished, StepStarted,
 };
 use domain::digest::Digest;
 use domain::failure::{Failure, FailureReason};
@@ -168,8 +168,11 @@ async fn a_cancelled_build_tells_how_long_it_took_to_stop() {
     app.post_json(&path, &json!({}), 200).await;
     let stopping = adds_up(&timeline(&app, &build).await);
     assert_eq!(stopping.last().unwrap(), "stopping@1 under_way");
-    let killed = vec!["the machine".to_owned()];
-    app.command(&id, Command::ConfirmCancelled { fence, killed })
+    let cancelled = Cancelled {
+        killed: vec!["the machine".to_owned()],
+        ..Cancelled::default()
+    };
+    app.command(&id, Command::ConfirmCancelled { fence, cancelled })
         .await;
     let stopped = adds_up(&timeline(&app, &build).await);
     let [.., phase, stopping] = stopped.as_slice() else {
