@@ -11,6 +11,12 @@ pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
 /// Builds, or moves of a tag, on one page of a history whose caller does not say.
 pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
+/// Lines that are shown around those of a text that differ between two builds.
+pub const DIFF_CONTEXT_LINES: usize = 3;
+/// Milliseconds for which the shortest description of what differs in a text is looked for; then a
+/// longer one is told.
+pub const DIFF_TEXT_MS_MAX: u64 = 500;
+
 /// Bytes of the value of one build secret: BuildKit's own bound.
 pub const SECRET_BYTES_MAX: usize = 500 * 1024;
 
