@@ -6,6 +6,7 @@ pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
+pub mod events;
 pub mod first_key;
 pub mod inspect;
 pub mod keys;
@@ -13,6 +14,7 @@ pub mod metrics;
 mod names;
 pub mod once;
 pub mod operator;
+pub mod owners;
 pub mod present;
 pub mod retention;
 pub mod templates;
@@ -36,9 +38,11 @@ use crate::config::Config;
 use crate::http::error::ApiError;
 use admission::Admission;
 use cache::CacheDesk;
+use events::Pages;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
 use once::Turns;
+use owners::Owners;
 use uploads::Uploads;
 
 /// Everything that endpoints share.
@@ -66,6 +70,10 @@ pub struct App {
     pub desk: CacheDesk,
     /// Who has which key.
     pub keys: KeyTable,
+    /// Whose events are whose.
+    pub owners: Owners,
+    /// The log, for readers of events.
+    pub pages: Pages,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.
