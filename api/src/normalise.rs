@@ -26,7 +26,9 @@ use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
 
-pub use changes::{new_name, promoted_tags, reserved_name, tags, visibility};
+pub use changes::{
+    RollbackTarget, new_name, promoted_tags, reserved_name, rollback, tags, visibility,
+};
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};

@@ -20,7 +20,7 @@ mod retention;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 16] = [
+const SCRIPTS: [&str; 17] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -30,6 +30,7 @@ const SCRIPTS: [&str; 16] = [
     "dockerfile_edges.py",
     "dockerfiles.py",
     "isolation.py",
+    "lineage.py",
     "logs.py",
     "races.py",
     "step_failures.py",
