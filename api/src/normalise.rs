@@ -20,6 +20,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use domain::Digest;
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
 use domain::digest::{Digest, Hasher};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
@@ -45,6 +46,8 @@ pub struct BuildRequest {
     pub namespace: Namespace,
     /// Its name; one is made if there is none.
     pub name: Option<TemplateName>,
+    /// The digest of the token of the claim that keeps the name, if it is wanted by one.
+    pub claim: Option<Digest>,
     /// The tags that the finished build gets; not empty.
     pub tags: Vec<Tag>,
     /// What to build; its context is not there yet.
@@ -110,9 +113,10 @@ impl From<Vec<FieldProblem>> for Refusal {
 }
 
 /// The fields of a request; others are let pass.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "name",
     "alias",
+    "claim_token",
     "tags",
     "dockerfile",
     "dockerfile_path",
@@ -151,6 +155,7 @@ pub fn build_request(
     };
     let namespace = Namespace::of(owner);
     let name = names::name(top, &namespace);
+    let claim = names::claim(top);
     let tags = names::tags(top, bounds.limits);
     let context = context::files(top, bounds.limits);
     let source = source::source(top, &context, bounds.limits);
@@ -174,6 +179,7 @@ pub fn build_request(
     Ok(BuildRequest {
         namespace,
         name,
+        claim,
         tags,
         definition: Definition {
             source: definition_source,

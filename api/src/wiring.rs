@@ -146,6 +146,7 @@ impl Foundation {
             views: self.views.clone(),
             dispatcher: self.dispatcher.clone(),
             log: self.log.clone(),
+            ids: self.ids.clone(),
             clock: self.clock.clone(),
             retention: self.config.retention.clone(),
             layer_bytes_max: limits.worker.layer_bytes_max,

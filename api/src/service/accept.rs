@@ -79,6 +79,7 @@ async fn accept_whole(
     let base = bases::resolve(app, caller, &request)?;
     let files = std::mem::take(&mut request.context);
     let secrets = std::mem::take(&mut request.secrets);
+    let claim = request.claim;
     // Nothing that the request refers to is evicted before the log says that it is needed.
     let _held = app.uploads.hold().await;
     let stored = context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
@@ -87,7 +88,7 @@ async fn accept_whole(
         let way = Way::Joined;
         return Ok(Accepted { row, way });
     }
-    requested.template_id = names::take(app, caller, &requested).await?;
+    requested.template_id = names::take(app, caller, &requested, claim).await?;
     mark(&mut requested, keyed);
     request_build(app, caller, requested, secrets).await
 }

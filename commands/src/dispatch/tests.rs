@@ -319,6 +319,7 @@ async fn of_two_who_want_a_name_one_gets_it() {
             name: "app".parse().unwrap(),
             template_id: world.ids.new_template_id(),
             owner: owner.parse().unwrap(),
+            claim: None,
             now: world.clock.now(),
         };
         dispatcher.names(&namespace, world.meta(), command)

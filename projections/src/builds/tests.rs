@@ -54,6 +54,7 @@ fn a_request_waits_with_all_that_it_says() {
         cancel: None,
         cache: CacheSummary::default(),
         expired_at: None,
+        purged_at: None,
         artifact: None,
         runtime: None,
         oci: None,

@@ -50,6 +50,7 @@ fn request(app: &App, caller: &Caller, name: &str) -> BuildRequest {
     let body = json!({"base_image": "debian:bookworm", "name": name});
     let request = normalise::build_request(&body, &caller.owner, bounds).unwrap();
     BuildRequest {
+        claim: None,
         namespace: caller.namespace.clone(),
         ..request
     }
