@@ -20,7 +20,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use domain::Digest;
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
 use domain::digest::{Digest, Hasher};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
@@ -83,6 +82,7 @@ impl BuildRequest {
             .list(self.tags.iter().map(Tag::as_str))
             .list(files.iter())
             .list(registries.into_iter())
+            .list(self.claim.iter().map(Digest::hex))
             .finish()
     }
 }

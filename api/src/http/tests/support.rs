@@ -78,15 +78,6 @@ impl TestApp {
         }
     }
 
-    /// The same folder, served anew.
-    pub(super) async fn restarted(self) -> Self {
-        let config = self.service.app.config.clone();
-        self.service.stop().await.unwrap();
-        let (foundation, runner) = Foundation::open(config).await.unwrap();
-        let service = Service::without_worker(foundation, runner).await.unwrap();
-        Self { service, ..self }
-    }
-
     pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.service.address)
     }
