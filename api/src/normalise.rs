@@ -66,6 +66,9 @@ pub struct BuildRequest {
 impl BuildRequest {
     /// What it asks for: two requests with the same digest are one request that was sent twice. Values of
     /// secrets are left out, so nothing about them can be found out from it; their ids are not.
+    ///
+    /// # Panics
+    /// Never: engines and sources are words, which have a JSON form.
     pub fn digest(&self) -> Digest {
         let definition = self.definition.digest().hex();
         let words = [

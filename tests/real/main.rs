@@ -11,6 +11,7 @@ mod buildkit_network;
 mod buildkitd;
 mod cache_operator;
 mod canary;
+mod cancel;
 mod crash;
 mod dockerfile_daemons;
 mod openapi;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     // Scenarios that end a service have one of their own.
     let mut wanted = operator::own();
     wanted.extend(crash::own());
+    wanted.extend(cancel::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());

@@ -4,6 +4,7 @@ mod bases;
 mod blobs;
 mod builds;
 mod cache;
+mod cancelling;
 mod captured;
 mod claims;
 mod create;
