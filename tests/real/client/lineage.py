@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-from nullspace import Template, TemplateBuild
+from nullspace import Template, TemplateBuild, wait_for_timeout
 from nullspace.errors import BuildError
 from nullspace.types import TemplateBuildStatus
 
@@ -58,9 +58,9 @@ def a_retry_of_a_retry_stands_in_its_line() -> None:
     name = unique("retried")
     first = raises(BuildError, lambda: Template.build(Template.from_image(DEBIAN_IMAGE).run("exit 3"), name)).build_id
     second = TemplateBuild.connect(first).retry()
-    second.wait_until_terminal()
+    raises(BuildError, second.wait_until_terminal)
     third = TemplateBuild.connect(second.build_id).retry()
-    third.wait_until_terminal()
+    raises(BuildError, third.wait_until_terminal)
     line = of_build(second.build_id, "lineage")
     ids = [first, second.build_id, third.build_id]
     equal([entry["build_id"] for entry in line["builds"]], ids, "builds of the line")
@@ -160,13 +160,14 @@ def a_tag_goes_back_to_where_it_pointed() -> None:
 def the_time_of_a_build_adds_up() -> None:
     name = unique("timed")
     builder = Template.from_image(DEBIAN_IMAGE).run(f"echo {name} > /a; sleep 1").run("cat /a > /b")
+    builder = builder.set_start_cmd("sleep 3600", wait_for_timeout(500))
     result, _ = build(builder, name)
     timeline = of_build(result.build_id, "timeline")
     segments = adds_up(timeline)
     equal(timeline["status"], "ready", "status")
     kinds = [segment.get("phase", segment["kind"]) for segment in segments]
     equal(kinds[0], "waiting", "the first segment")
-    expected = ["preparing", "cache", "step", "sync", "vm_create", "readiness", "snapshot", "finalize"]
+    expected = ["preparing", "cache", "step", "sync", "vm_create", "startup", "readiness", "snapshot", "finalize"]
     equal([kind for kind in dict.fromkeys(kinds) if kind in expected], expected, "phases in order")
     steps = next(segment["steps"] for segment in segments if segment.get("phase") == "step")
     equal([step["cached"] for step in steps["items"]], [False, False], "steps from the cache")
