@@ -12,6 +12,7 @@ use std::sync::Arc;
 use domain::event::Event;
 use domain::ports::{Append, Appended, EventAppender, EventReader, LogError};
 use domain::recorded::{Position, Recorded, StreamName, Version};
+use domain::time::Timestamp;
 
 pub use embedded::EmbeddedLog;
 pub use memory::MemoryLog;
@@ -87,6 +88,20 @@ impl EventReader for AnyLog {
         match self {
             Self::Memory(log) => log.read_all(after, count_max).await,
             Self::Embedded(log) => log.read_all(after, count_max).await,
+        }
+    }
+
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        match self {
+            Self::Memory(log) => log.read_at(positions).await,
+            Self::Embedded(log) => log.read_at(positions).await,
+        }
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        match self {
+            Self::Memory(log) => log.position_at(time).await,
+            Self::Embedded(log) => log.position_at(time).await,
         }
     }
 

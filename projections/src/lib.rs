@@ -28,6 +28,7 @@ pub mod claims;
 mod key;
 pub mod limits;
 pub mod logs;
+pub mod past;
 pub mod projection;
 #[cfg(test)]
 mod properties;

@@ -70,6 +70,9 @@ pub struct QueryLimits {
     pub page_rows_scanned_max: usize,
     /// How many rows are read from the store at once.
     pub scan_rows_max: usize,
+    /// How many events are folded for one answer about the past. What they make of it is held in
+    /// memory: about as many bytes as the events have.
+    pub past_events_max: usize,
 }
 
 impl Default for QueryLimits {
@@ -77,6 +80,7 @@ impl Default for QueryLimits {
         Self {
             page_rows_scanned_max: 10_000,
             scan_rows_max: 256,
+            past_events_max: 200_000,
         }
     }
 }

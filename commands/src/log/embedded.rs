@@ -37,6 +37,7 @@ use std::time::Duration;
 use domain::event::Event;
 use domain::ports::{Append, Appended, EventAppender, EventReader, LogError};
 use domain::recorded::{Position, Recorded, StreamName, Version};
+use domain::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
@@ -273,6 +274,29 @@ impl Shared {
         }
         Ok(events)
     }
+
+    /// The last event up to `head` that is not later than `time`; 0 if there is none.
+    fn seq_at(&self, time: Timestamp, head: u64) -> Result<u64, LogError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let db = &open.as_ref().ok_or_else(closed)?.db;
+        let spans = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.spans_until(time)
+        };
+        for span in spans {
+            let mut chunks = Chunks::new(db, &self.dir);
+            let mut found = None;
+            for seq in span.start..span.end.min(head.saturating_add(1)) {
+                if chunks.get(seq)?.is_some_and(|event| event.time <= time) {
+                    found = Some(seq);
+                }
+            }
+            if let Some(seq) = found {
+                return Ok(seq);
+            }
+        }
+        Ok(0)
+    }
 }
 
 impl EventAppender for EmbeddedLog {
@@ -321,6 +345,20 @@ impl EventReader for EmbeddedLog {
         let seqs = after.raw().saturating_add(1)..=self.head().raw();
         self.read(seqs.take(self.count_max(count_max)).collect())
             .await
+    }
+
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        let seqs = positions.iter().map(|position| position.raw());
+        self.read(seqs.take(self.count_max(positions.len())).collect())
+            .await
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let head = self.head().raw();
+        let shared = self.shared.clone();
+        blocking(&self.shared.dir, move || shared.seq_at(time, head))
+            .await
+            .map(Position::from_raw)
     }
 
     fn head(&self) -> Position {

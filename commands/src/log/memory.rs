@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use domain::event::Event;
 use domain::ports::{Append, Appended, EventAppender, EventReader, LogError};
 use domain::recorded::{Position, Recorded, StreamName, Version};
+use domain::time::Timestamp;
 use tokio::sync::watch;
 
 use super::prepared::{Head, Prepared};
@@ -174,6 +175,21 @@ impl EventReader for MemoryLog {
         let state = self.state();
         let seqs = after.raw().saturating_add(1)..=state.last_seq();
         self.read(&state, seqs, count_max)
+    }
+
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        let seqs = positions.iter().map(|position| position.raw());
+        self.read(&self.state(), seqs, positions.len())
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let state = self.state();
+        for seq in (1..=state.last_seq()).rev() {
+            if state.envelope(seq)?.0.time <= time {
+                return Ok(Position::from_raw(seq));
+            }
+        }
+        Ok(Position::START)
     }
 
     fn head(&self) -> Position {
