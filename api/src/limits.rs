@@ -67,6 +67,8 @@ pub struct Limits {
     pub open_stream_count_max: usize,
     /// Requests larger than `json_body_bytes_max` that are looked at at once, for validation or a plan.
     pub inspection_count_max: usize,
+    /// Answers about the past that are put together at once; more of them wait.
+    pub past_view_count_max: usize,
     /// Seconds that `POST /v1/templates` waits for the end of its build; no sign of life can be given
     /// meanwhile.
     pub blocking_build_secs_max: u64,
@@ -119,6 +121,7 @@ impl Default for Limits {
             known_stream_count_max: 16_384,
             open_stream_count_max: 1024,
             inspection_count_max: 4,
+            past_view_count_max: 4,
             blocking_build_secs_max: 1800,
             read_your_write_ms_max: 5000,
             body_idle_ms_max: 30_000,

@@ -13,6 +13,7 @@ mod inspect;
 mod keys;
 mod metrics;
 mod names;
+mod past;
 mod promote;
 mod public;
 mod quotas;
