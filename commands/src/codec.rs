@@ -45,6 +45,8 @@ use domain::recorded::{Actor, Position, Recorded, StreamName, Version};
 use domain::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use frame::parse_actor;
+
 /// The schema version in which events are written.
 pub const SCHEMA_VERSION: u16 = 1;
 
