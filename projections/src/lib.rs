@@ -33,6 +33,7 @@ pub mod projection;
 #[cfg(test)]
 mod properties;
 pub mod queue;
+pub mod replay;
 pub mod rows;
 pub mod runner;
 pub mod store;

@@ -27,6 +27,8 @@ pub struct RunnerLimits {
     pub rebuilds_max: u32,
     /// After how many events a long catch-up says how far it is.
     pub progress_events: u64,
+    /// How many rows a replay compares while nothing is applied: the longest that it holds up.
+    pub compared_rows_max: usize,
 }
 
 impl Default for RunnerLimits {
@@ -39,6 +41,7 @@ impl Default for RunnerLimits {
             read_failures_max: 60,
             rebuilds_max: 3,
             progress_events: 100_000,
+            compared_rows_max: 1_024,
         }
     }
 }
