@@ -6,6 +6,7 @@ pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
+pub mod events;
 pub mod first_key;
 pub mod inspect;
 pub mod keys;
@@ -37,6 +38,7 @@ use crate::config::Config;
 use crate::http::error::ApiError;
 use admission::Admission;
 use cache::CacheDesk;
+use events::Pages;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
 use owners::Owners;
@@ -67,6 +69,8 @@ pub struct App {
     pub keys: KeyTable,
     /// Whose events are whose.
     pub owners: Owners,
+    /// The log, for readers of events.
+    pub pages: Pages,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.

@@ -46,6 +46,7 @@ use domain::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use frame::parse_actor;
+pub use vocabulary::types_of;
 
 /// The schema version in which events are written.
 pub const SCHEMA_VERSION: u16 = 1;
@@ -228,7 +229,7 @@ pub fn decode_event(
     schema_version: u16,
     payload: &[u8],
 ) -> Result<Event, CodecError> {
-    if !vocabulary::types_of(category).contains(&kind) {
+    if !types_of(category).contains(&kind) {
         let kind = kind.to_owned();
         return Err(CodecError::UnknownType { category, kind });
     }

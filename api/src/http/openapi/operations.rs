@@ -1,5 +1,7 @@
 //! Every operation, in the order of the route table.
 
+mod events;
+
 use serde_json::{Value, json};
 
 use super::operation::{Operation, Tag, operation, schema};
@@ -10,6 +12,7 @@ pub(super) fn all() -> Vec<Operation> {
     [
         service(),
         builds(),
+        events::all(),
         inspections(),
         blobs(),
         names(),
