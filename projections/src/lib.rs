@@ -39,6 +39,7 @@ pub mod templates;
 #[cfg(test)]
 mod testing;
 pub mod views;
+pub mod webhooks;
 
 use std::error::Error;
 use std::path::Path;

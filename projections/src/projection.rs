@@ -10,6 +10,7 @@ use crate::queue::Queue;
 use crate::rows::Rows;
 use crate::store::{Checkpoint, LastEvent, StoreError, ViewStore};
 use crate::templates::Templates;
+use crate::webhooks::Webhooks;
 
 /// A fold of the log into rows.
 ///
@@ -48,6 +49,7 @@ pub fn revisions() -> String {
         revision::<Templates>(),
         revision::<Queue>(),
         revision::<Claims>(),
+        revision::<Webhooks>(),
     ]
     .join(" ")
 }
@@ -78,6 +80,7 @@ pub fn apply_batch(
         apply_to::<Templates>(&mut rows, recorded)?;
         apply_to::<Queue>(&mut rows, recorded)?;
         apply_to::<Claims>(&mut rows, recorded)?;
+        apply_to::<Webhooks>(&mut rows, recorded)?;
         last = Some(LastEvent {
             position: recorded.position,
             stream: recorded.stream.clone(),
