@@ -61,6 +61,8 @@ pub struct Limits {
     pub keepalive_ms: u64,
     /// Entries that a stream reads from the view at once.
     pub stream_entry_count_max: usize,
+    /// Streams of events that are known by their owner; of more, some are looked up again.
+    pub known_stream_count_max: usize,
     /// Streams that are open at once.
     pub open_stream_count_max: usize,
     /// Requests larger than `json_body_bytes_max` that are looked at at once, for validation or a plan.
@@ -114,6 +116,7 @@ impl Default for Limits {
             problem_count_max: 20,
             keepalive_ms: 5000,
             stream_entry_count_max: 256,
+            known_stream_count_max: 16_384,
             open_stream_count_max: 1024,
             inspection_count_max: 4,
             blocking_build_secs_max: 1800,

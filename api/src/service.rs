@@ -12,6 +12,7 @@ pub mod keys;
 pub mod metrics;
 mod names;
 pub mod operator;
+pub mod owners;
 pub mod present;
 pub mod retention;
 pub mod templates;
@@ -37,6 +38,7 @@ use admission::Admission;
 use cache::CacheDesk;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
+use owners::Owners;
 use uploads::Uploads;
 
 /// Everything that endpoints share.
@@ -62,6 +64,8 @@ pub struct App {
     pub desk: CacheDesk,
     /// Who has which key.
     pub keys: KeyTable,
+    /// Whose events are whose.
+    pub owners: Owners,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.

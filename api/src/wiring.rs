@@ -39,6 +39,7 @@ use crate::service::cache::CacheDesk;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
+use crate::service::owners::Owners;
 use crate::service::uploads::Uploads;
 use crate::service::{App, ClockHandle, retention};
 
@@ -322,6 +323,11 @@ async fn app(
         stopping: CancellationToken::new(),
         ready_from: log.head(),
         runtime: tokio::runtime::Handle::current(),
+        owners: Owners::new(
+            log.clone(),
+            views.clone(),
+            config.limits.known_stream_count_max,
+        ),
         worker_ready,
         config,
         log,

@@ -268,7 +268,8 @@ fn upcast<'a>(
     }
 }
 
-fn actor_text(actor: &Actor) -> String {
+/// An actor as it is hashed: `key:key_…`, `worker:wk_…` or `operator`.
+pub fn actor_text(actor: &Actor) -> String {
     match actor {
         Actor::Key { id } => format!("key:{id}"),
         Actor::Worker { id } => format!("worker:{id}"),
