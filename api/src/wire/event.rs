@@ -80,6 +80,7 @@ impl<'a> EventRecord<'a> {
             Event::Template(event) => ascii::to_vec(event),
             Event::Namespace(event) => ascii::to_vec(event),
             Event::Keys(event) => ascii::to_vec(event),
+            Event::Webhook(event) => ascii::to_vec(event),
         };
         let payload: Payload = serde_json::from_slice(&payload?)?;
         Ok(Self {
@@ -139,6 +140,7 @@ impl<'a> CloudEvent<'a> {
             Category::Template => "template",
             Category::Namespace => "namespace",
             Category::Keys => "keys",
+            Category::Webhook => "webhook",
         };
         Self {
             specversion: "1.0",
@@ -150,6 +152,7 @@ impl<'a> CloudEvent<'a> {
                 StreamName::Template(id) => id.as_str(),
                 StreamName::Namespace(slug) => slug.as_str(),
                 StreamName::Keys => "keys",
+                StreamName::Webhook(id) => id.as_str(),
             },
             time: record.time,
             datacontenttype: "application/json",
