@@ -25,6 +25,7 @@ pub mod tags;
 pub mod templates;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -17,6 +17,7 @@ mod source;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeSet;
 
@@ -32,6 +33,7 @@ pub use preflight::{AnnouncedFile, Announcement, preflight};
 pub use registry_auth::RegistryAuth;
 pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
+pub use webhooks::{new_webhook, paused, replayed};
 
 use crate::config::Executor;
 use crate::limits::Limits;

@@ -15,8 +15,10 @@ pub mod operator;
 pub mod owners;
 pub mod present;
 pub mod retention;
+mod secret_file;
 pub mod templates;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,7 @@ use keys::{Caller, KeyTable};
 use metrics::Metrics;
 use owners::Owners;
 use uploads::Uploads;
+use webhooks::Webhooks;
 
 /// Everything that endpoints share.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub struct App {
     pub keys: KeyTable,
     /// Whose events are whose.
     pub owners: Owners,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.

@@ -14,6 +14,7 @@ pub mod log;
 pub mod plan;
 pub mod position;
 pub mod template;
+pub mod webhook;
 
 /// An object of the caller's choosing.
 pub type Object = serde_json::Map<String, serde_json::Value>;

@@ -191,6 +191,11 @@ impl Envelope {
     }
 }
 
+/// The types that the streams of `category` hold.
+pub const fn event_types(category: Category) -> &'static [&'static str] {
+    vocabulary::types_of(category)
+}
+
 /// The hash of a whole log up to an event: sha256(the hash up to the one before ‖ its own hash).
 pub(crate) fn roll(log: &Digest, event: &Digest) -> Digest {
     let hasher = Sha256::new()

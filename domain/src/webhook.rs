@@ -117,6 +117,16 @@ pub enum DeliveryFailure {
     TargetRefused,
 }
 
+impl DeliveryFailure {
+    /// What the receiver answered, if it did.
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Answered { status } => Some(*status),
+            Self::TimedOut | Self::Unreachable | Self::AddressRefused | Self::TargetRefused => None,
+        }
+    }
+}
+
 impl fmt::Display for DeliveryFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -19,7 +19,7 @@ use super::reply;
 use operation::Operation;
 
 /// What travels, by noun. Each file is an object of schemas by name.
-const SCHEMAS: [&str; 11] = [
+const SCHEMAS: [&str; 12] = [
     include_str!("openapi/schemas/blobs.json"),
     include_str!("openapi/schemas/builds.json"),
     include_str!("openapi/schemas/errors.json"),
@@ -31,6 +31,7 @@ const SCHEMAS: [&str; 11] = [
     include_str!("openapi/schemas/service.json"),
     include_str!("openapi/schemas/steps.json"),
     include_str!("openapi/schemas/templates.json"),
+    include_str!("openapi/schemas/webhooks.json"),
 ];
 
 /// What refusals mean.

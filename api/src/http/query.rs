@@ -44,6 +44,20 @@ impl Parameters {
             .ok_or_else(|| ApiError::field(name, "must be a whole number that is not negative"))
     }
 
+    /// How many elements a page may have: `limit`, from 1 to `max`.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`], naming the parameter.
+    pub fn page_size(&self, default: u64, max: u64) -> Result<usize, ApiError> {
+        let asked = self.number("limit")?;
+        let count = asked.unwrap_or(default);
+        (1..=max)
+            .contains(&count)
+            .then(|| usize::try_from(count).ok())
+            .flatten()
+            .ok_or_else(|| ApiError::field("limit", format!("must be from 1 to {max}")))
+    }
+
     /// `true` or `false`; `false` if it is absent.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ fn name(
 }
 
 /// What `read` finds, unless something is wrong.
-fn read<T>(
+pub(super) fn read<T>(
     body: &Value,
     limits: &Limits,
     read: impl FnOnce(Fields<'_>) -> Option<T>,

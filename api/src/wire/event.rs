@@ -144,7 +144,7 @@ impl<'a> CloudEvent<'a> {
         };
         Self {
             specversion: "1.0",
-            id: format!("{}/{}", record.stream, record.version),
+            id: event_id(record.stream, record.version),
             source: CLOUD_SOURCE,
             r#type: format!("{CLOUD_TYPE_PREFIX}.{category}.{}", record.r#type),
             subject: match record.stream {
@@ -164,6 +164,11 @@ impl<'a> CloudEvent<'a> {
             data: &record.data,
         }
     }
+}
+
+/// What an event is known by.
+pub fn event_id(stream: &StreamName, version: u64) -> String {
+    format!("{stream}/{version}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Every operation, in the order of the route table.
 
+mod webhooks;
+
 use serde_json::{Value, json};
 
 use super::operation::{Operation, Tag, operation, schema};
@@ -14,6 +16,7 @@ pub(super) fn all() -> Vec<Operation> {
         blobs(),
         names(),
         templates(),
+        webhooks::webhooks(),
     ]
     .concat()
 }
