@@ -24,3 +24,4 @@ mod streams;
 mod support;
 mod tags;
 mod templates;
+mod webhooks;

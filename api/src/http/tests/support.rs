@@ -40,9 +40,34 @@ impl TestApp {
 
     /// The same, and everything is kept in the data folder.
     pub(super) async fn start_on_disk() -> Self {
-        let (folder, config) = configured(|_| {});
+        Self::start_on_disk_with(|_| {}).await
+    }
+
+    pub(super) async fn start_on_disk_with(change: impl FnOnce(&mut Config)) -> Self {
+        let (folder, config) = configured(change);
         let opened = Foundation::open(config).await.unwrap();
         Self::over(folder, opened).await
+    }
+
+    /// Stops it, does something to its files, and starts it again on what it kept on disk.
+    pub(super) async fn restarted(self, meanwhile: impl FnOnce(&DataDir)) -> Self {
+        let Self {
+            service,
+            client,
+            key,
+            _folder,
+        } = self;
+        let config = service.app.config.clone();
+        service.stop().await.unwrap();
+        meanwhile(&config.data_dir);
+        let (foundation, runner) = Foundation::open(config).await.unwrap();
+        let service = Service::without_worker(foundation, runner).await.unwrap();
+        Self {
+            service,
+            client,
+            key,
+            _folder,
+        }
     }
 
     async fn over(folder: TempDir, (foundation, runner): (Foundation, Runner)) -> Self {
