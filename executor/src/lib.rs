@@ -8,6 +8,7 @@
 pub mod artifact;
 pub mod cache;
 pub mod guard;
+pub mod holdings;
 pub mod image;
 pub mod layers;
 pub mod limits;

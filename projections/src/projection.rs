@@ -5,6 +5,7 @@ use domain::recorded::Recorded;
 
 use crate::builds::Builds;
 use crate::claims::Claims;
+use crate::idempotency::Idempotency;
 use crate::logs::Logs;
 use crate::queue::Queue;
 use crate::rows::Rows;
@@ -50,6 +51,7 @@ pub fn revisions() -> String {
         revision::<Queue>(),
         revision::<Claims>(),
         revision::<Webhooks>(),
+        revision::<Idempotency>(),
     ]
     .join(" ")
 }
@@ -81,6 +83,7 @@ pub fn apply_batch(
         apply_to::<Queue>(&mut rows, recorded)?;
         apply_to::<Claims>(&mut rows, recorded)?;
         apply_to::<Webhooks>(&mut rows, recorded)?;
+        apply_to::<Idempotency>(&mut rows, recorded)?;
         last = Some(LastEvent {
             position: recorded.position,
             stream: recorded.stream.clone(),

@@ -100,6 +100,29 @@ impl Operation {
         self
     }
 
+    /// It takes a header, which may be left out.
+    pub(super) fn header(mut self, name: &str, description: &str) -> Self {
+        self.parameters.push(json!({
+            "name": name,
+            "in": "header",
+            "required": false,
+            "schema": {"type": "string"},
+            "description": description,
+        }));
+        self
+    }
+
+    /// Its answers have a header more, if what is described is so.
+    pub(super) fn answers_with_header(mut self, name: &str, description: &str) -> Self {
+        for (_, answer) in &mut self.answers {
+            let header = json!({"schema": {"type": "string"}, "description": description});
+            if let Some(headers) = answer.get_mut("headers").and_then(Value::as_object_mut) {
+                headers.insert(name.to_owned(), header);
+            }
+        }
+        self
+    }
+
     /// It takes a JSON body.
     pub(super) fn body(self, name: &str) -> Self {
         self.json_body(name, true)

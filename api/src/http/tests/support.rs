@@ -24,7 +24,7 @@ pub(super) struct TestApp {
     pub(super) service: Service,
     pub(super) client: Client,
     pub(super) key: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestApp {
@@ -49,30 +49,32 @@ impl TestApp {
         Self::over(folder, opened).await
     }
 
-    /// Stops it, does something to its files, and starts it again on what it kept on disk.
-    pub(super) async fn restarted(self, meanwhile: impl FnOnce(&DataDir)) -> Self {
-        let Self {
-            service,
-            client,
-            key,
-            _folder,
-        } = self;
-        let config = service.app.config.clone();
-        service.stop().await.unwrap();
-        meanwhile(&config.data_dir);
-        let (foundation, runner) = Foundation::open(config).await.unwrap();
-        let service = Service::without_worker(foundation, runner).await.unwrap();
-        Self {
-            service,
-            client,
-            key,
-            _folder,
-        }
+    /// The same service, which keeps everything in its data folder, after it was stopped and started.
+    pub(super) async fn restarted(self) -> Self {
+        self.restarted_after(|_| {}).await
     }
 
-    async fn over(folder: TempDir, (foundation, runner): (Foundation, Runner)) -> Self {
+    /// The same after something was done to its files meanwhile.
+    pub(super) async fn restarted_after(self, meanwhile: impl FnOnce(&DataDir)) -> Self {
+        let config = self.service.app.config.clone();
+        self.service.stop().await.unwrap();
+        meanwhile(&config.data_dir);
+        let opened = Foundation::open(config).await.unwrap();
+        Self::with_key(self.folder, opened, Some(self.key)).await
+    }
+
+    async fn over(folder: TempDir, opened: (Foundation, Runner)) -> Self {
+        Self::with_key(folder, opened, None).await
+    }
+
+    async fn with_key(
+        folder: TempDir,
+        (foundation, runner): (Foundation, Runner),
+        known: Option<String>,
+    ) -> Self {
         let service = Service::without_worker(foundation, runner).await.unwrap();
-        let key = service.first_key.as_ref().unwrap().reveal().to_owned();
+        let first = || service.first_key.as_ref().unwrap().reveal().to_owned();
+        let key = known.unwrap_or_else(first);
         let client = Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
@@ -82,7 +84,7 @@ impl TestApp {
             service,
             client,
             key,
-            _folder: folder,
+            folder,
         }
     }
 

@@ -146,7 +146,7 @@ async fn a_restart_in_the_middle_loses_nothing_and_keeps_the_secret() {
         .wait(|came| came.iter().any(|came| came.act == Act::Hang))
         .await;
     let before = taken(&receiver.came());
-    let app = app.restarted(|_| {}).await;
+    let app = app.restarted().await;
     receiver.now(|_, _| Act::Answer(204));
     build(&app, "later", 1).await;
     let all = ids(&happened(&app, start).await);
@@ -172,7 +172,7 @@ async fn without_what_was_delivered_everything_since_the_registration_is_sent_ag
     let all = ids(&happened(&app, start).await);
     receiver.wait_for(&all).await;
     let _app = app
-        .restarted(|data| std::fs::remove_dir_all(data.deliveries()).unwrap())
+        .restarted_after(|data| std::fs::remove_dir_all(data.deliveries()).unwrap())
         .await;
     let came = receiver.wait(|came| came.len() == all.len() * 2).await;
     let again: Vec<String> = taken(&came[all.len()..]);
@@ -185,7 +185,7 @@ async fn with_another_key_nothing_is_sent_that_its_receiver_would_refuse() {
     let receiver = Receiver::start(|_, _| Act::Answer(204));
     let (id, _) = register(&app, &json!({"url": receiver.url()})).await;
     let app = app
-        .restarted(|data| std::fs::remove_file(data.webhooks_key()).unwrap())
+        .restarted_after(|data| std::fs::remove_file(data.webhooks_key()).unwrap())
         .await;
     let status = wait_status(&app, &id, |status| status["paused"] == true).await;
     assert_eq!(status["paused_reason"], "signing_key");
@@ -212,7 +212,7 @@ async fn the_secret_is_in_no_event_and_in_no_file_but_as_the_key_it_is_made_of()
     let folder = app.service.app.config.data_dir.path().to_owned();
     let secret = secret.strip_prefix("whsec_").unwrap().to_owned();
     let _app = app
-        .restarted(|_| {
+        .restarted_after(|_| {
             let key = std::fs::read_to_string(folder.join("webhooks.key")).unwrap();
             let mut seen = Vec::new();
             for file in files(&folder) {
