@@ -17,6 +17,7 @@ mod openapi;
 mod operator;
 mod private_images;
 mod steps;
+mod webhooks;
 
 /// Scripts with the published client, below `client/`.
 const SCRIPTS: [&str; 14] = [
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     wanted.extend(canary::own());
     wanted.extend(dockerfile_daemons::own());
     wanted.extend(openapi::own());
+    wanted.extend(webhooks::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {
