@@ -21,7 +21,6 @@ mod webhooks;
 
 use std::collections::BTreeSet;
 
-use domain::Digest;
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
 use domain::digest::Hasher;
 use domain::name::{Namespace, Owner, Tag, TemplateName};
@@ -68,23 +67,26 @@ impl BuildRequest {
     /// What it asks for: two requests with the same digest are one request that was sent twice. Values of
     /// secrets are left out, so nothing about them can be found out from it; their ids are not.
     pub fn digest(&self) -> Digest {
+        let definition = self.definition.digest().hex();
         let words = [
             self.namespace.as_str(),
             self.name.as_ref().map_or("", TemplateName::as_str),
-            self.definition.digest().hex().as_str(),
-        ]
-        .map(str::to_owned);
-        let engine = serde_json::to_vec(&(self.backend, self.source_type));
+            definition.as_str(),
+            match self.backend {
+                Backend::Native => "native",
+                Backend::Buildkit => "buildkit",
+            },
+        ];
         let files: Vec<String> = self.context.iter().map(ContextFile::identity).collect();
         let registries = self.secrets.registry_kinds();
         let registries = registries.iter().flat_map(|(host, kind)| [host, kind]);
         let registries: Vec<&String> = registries.collect();
         Hasher::new("build-request/v1")
             .list(words.iter())
-            .field(engine.expect("words have a JSON form"))
             .list(self.tags.iter().map(Tag::as_str))
             .list(files.iter())
             .list(registries.into_iter())
+            .list(self.claim.iter().map(Digest::hex))
             .finish()
     }
 }

@@ -6,6 +6,7 @@ pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
+pub mod events;
 pub mod first_key;
 pub mod inspect;
 pub mod keys;
@@ -39,6 +40,7 @@ use crate::config::Config;
 use crate::http::error::ApiError;
 use admission::Admission;
 use cache::CacheDesk;
+use events::Pages;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
 use once::Turns;
@@ -75,6 +77,8 @@ pub struct App {
     pub owners: Owners,
     /// Where events are sent.
     pub webhooks: Webhooks,
+    /// The log, for readers of events.
+    pub pages: Pages,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.

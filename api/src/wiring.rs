@@ -38,6 +38,7 @@ use crate::config::{Config, ConfigError};
 use crate::http;
 use crate::service::admission::Admission;
 use crate::service::cache::CacheDesk;
+use crate::service::events::Pages;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
@@ -336,6 +337,8 @@ async fn app(
     keys.replace(&known);
     let streams_max = config.limits.open_stream_count_max;
     let streams = Arc::new(Semaphore::new(streams_max));
+    let known_max = config.limits.known_stream_count_max;
+    let owners = Owners::new(log.clone(), views.clone(), known_max);
     Ok(App {
         metrics: metrics(&log, &views, &streams, streams_max),
         // The same table: its gate is one.
@@ -349,11 +352,8 @@ async fn app(
         stopping: CancellationToken::new(),
         ready_from: log.head(),
         runtime: tokio::runtime::Handle::current(),
-        owners: Owners::new(
-            log.clone(),
-            views.clone(),
-            config.limits.known_stream_count_max,
-        ),
+        pages: Pages::new(log.clone(), owners.clone(), &config.limits),
+        owners,
         webhooks,
         worker_ready,
         config,

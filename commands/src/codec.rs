@@ -45,6 +45,8 @@ use domain::recorded::{Actor, Position, Recorded, StreamName, Version};
 use domain::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+pub use vocabulary::types_of;
+
 /// The schema version in which events are written.
 pub const SCHEMA_VERSION: u16 = 1;
 
@@ -191,11 +193,6 @@ impl Envelope {
     }
 }
 
-/// The types that the streams of `category` hold.
-pub const fn event_types(category: Category) -> &'static [&'static str] {
-    vocabulary::types_of(category)
-}
-
 /// The hash of a whole log up to an event: sha256(the hash up to the one before ‖ its own hash).
 pub(crate) fn roll(log: &Digest, event: &Digest) -> Digest {
     let hasher = Sha256::new()
@@ -232,7 +229,7 @@ pub fn decode_event(
     schema_version: u16,
     payload: &[u8],
 ) -> Result<Event, CodecError> {
-    if !vocabulary::types_of(category).contains(&kind) {
+    if !types_of(category).contains(&kind) {
         let kind = kind.to_owned();
         return Err(CodecError::UnknownType { category, kind });
     }

@@ -16,11 +16,12 @@ mod dockerfile_daemons;
 mod openapi;
 mod operator;
 mod private_images;
+mod retention;
 mod steps;
 mod webhooks;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 16] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -31,10 +32,12 @@ const SCRIPTS: [&str; 14] = [
     "dockerfiles.py",
     "isolation.py",
     "logs.py",
+    "races.py",
     "step_failures.py",
     "steps.py",
     "template_bases.py",
     "templates.py",
+    "wrong_keys.py",
 ];
 
 /// Scenarios that run side by side: the service builds two templates at once.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());
     wanted.extend(canary::own());
+    wanted.extend(retention::own());
     wanted.extend(dockerfile_daemons::own());
     wanted.extend(openapi::own());
     wanted.extend(webhooks::own());

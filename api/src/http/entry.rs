@@ -17,8 +17,8 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
 use super::{
-    auth, blobs, builds, claims, create, inspect, logs, metrics, namespaces, openapi, promote,
-    reply, request_id, templates, terms, webhooks,
+    auth, blobs, builds, claims, create, events, inspect, logs, metrics, namespaces, openapi,
+    promote, reply, request_id, templates, terms, webhooks,
 };
 use crate::service::App;
 
@@ -95,6 +95,7 @@ async fn answer(
     match route {
         Route::Health | Route::Ready | Route::OpenApi => public(&route, app),
         Route::Metrics => metrics::get(app),
+        Route::Events => events::get(app, &caller, request.headers(), &parameters).await,
         Route::Machines => reply::json(StatusCode::OK, &[(); 0]),
         Route::Templates if request.method() == Method::POST => {
             create::create(app, caller, body).await
@@ -114,6 +115,7 @@ async fn answer(
         Route::Builds => builds::start(app, caller, terms()?, body).await,
         Route::Build(id) => builds::status(app, &caller, &id, &parameters).await,
         Route::BuildLogs(id) => logs::get(app, &caller, &id, &parameters),
+        Route::BuildEvents(id) => events::trail(app, &caller, &id, &parameters).await,
         Route::CancelBuild(id) => builds::cancel(app, &caller, &id, body).await,
         Route::RetryBuild(id) => builds::retry(app, caller, &id, terms()?, body).await,
         Route::PromoteBuild(id) => promote::promote(app, &caller, &id, body).await,

@@ -23,6 +23,7 @@ const SCHEMAS: [&str; 12] = [
     include_str!("openapi/schemas/blobs.json"),
     include_str!("openapi/schemas/builds.json"),
     include_str!("openapi/schemas/errors.json"),
+    include_str!("openapi/schemas/events.json"),
     include_str!("openapi/schemas/logs.json"),
     include_str!("openapi/schemas/names.json"),
     include_str!("openapi/schemas/plans.json"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use commands::codec::event_types;
+use commands::codec::types_of;
 use domain::event::Category;
 use domain::ids::TemplateId;
 use domain::recorded::Position;
@@ -44,7 +44,7 @@ pub fn new_webhook(
         let types = set(top, "types", limits, |text| {
             let is_known = SENT
                 .iter()
-                .any(|category| event_types(*category).contains(&text));
+                .any(|category| types_of(*category).contains(&text));
             is_known
                 .then(|| text.to_owned())
                 .ok_or("is not the type of an event")

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
     Builds,
+    Events,
     Templates,
     Blobs,
     Names,
@@ -13,12 +14,13 @@ pub(super) enum Tag {
     Service,
 }
 
-const TAGS: [(Tag, &str, &str); 6] = [
+const TAGS: [(Tag, &str, &str); 7] = [
     (
         Tag::Builds,
         "builds",
         "Asking for builds, and following them",
     ),
+    (Tag::Events, "events", "What happened, and who caused it"),
     (Tag::Templates, "templates", "What builds made"),
     (Tag::Blobs, "blobs", "Files of contexts"),
     (Tag::Names, "names", "Namespaces and reserved names"),
@@ -89,10 +91,19 @@ impl Operation {
     }
 
     /// It takes a parameter in the query string, which may be left out.
-    pub(super) fn query(mut self, name: &str, schema: &Value, description: &str) -> Self {
+    pub(super) fn query(self, name: &str, schema: &Value, description: &str) -> Self {
+        self.parameter("query", name, schema, description)
+    }
+
+    /// It looks at a header, which may be left out.
+    pub(super) fn header(self, name: &str, schema: &Value, description: &str) -> Self {
+        self.parameter("header", name, schema, description)
+    }
+
+    fn parameter(mut self, place: &str, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({
             "name": name,
-            "in": "query",
+            "in": place,
             "required": false,
             "schema": schema,
             "description": description,
@@ -169,7 +180,22 @@ impl Operation {
         const HOW: &str = "Server-sent events: each is one line `data: ` with one JSON object in \
             ASCII, and an empty line. Lines that begin with `:` keep the connection alive. The \
             stream ends behind the last entry.";
-        self.answer(200, HOW, "text/event-stream", &schema(name))
+        self.answers_stream(HOW, &schema(name))
+    }
+
+    /// It answers with server-sent events, as the description says.
+    pub(super) fn answers_stream(self, description: &str, schema: &Value) -> Self {
+        self.answer(200, description, "text/event-stream", schema)
+    }
+
+    /// The last answer may also be of this kind.
+    pub(super) fn or_as(mut self, kind: &str, schema: &Value) -> Self {
+        if let Some((_, answer)) = self.answers.last_mut()
+            && let Some(Value::Object(content)) = answer.get_mut("content")
+        {
+            content.insert(kind.to_owned(), json!({"schema": schema}));
+        }
+        self
     }
 
     /// It answers with a text of this kind.

@@ -1,5 +1,6 @@
 //! Every operation, in the order of the route table.
 
+mod events;
 mod webhooks;
 
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ pub(super) fn all() -> Vec<Operation> {
     [
         service(),
         builds(),
+        events::all(),
         inspections(),
         blobs(),
         names(),
