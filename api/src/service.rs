@@ -20,8 +20,10 @@ pub mod owners;
 pub mod past;
 pub mod present;
 pub mod retention;
+mod secret_file;
 pub mod templates;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,7 @@ use metrics::Metrics;
 use once::Turns;
 use owners::Owners;
 use uploads::Uploads;
+use webhooks::Webhooks;
 
 /// Everything that endpoints share.
 #[derive(Debug)]
@@ -75,6 +78,8 @@ pub struct App {
     pub keys: KeyTable,
     /// Whose events are whose.
     pub owners: Owners,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
     /// The log, for readers of events.
     pub pages: Pages,
     /// New identifiers.

@@ -45,6 +45,7 @@ pub mod templates;
 mod testing;
 pub mod timeline;
 pub mod views;
+pub mod webhooks;
 
 use std::error::Error;
 use std::path::Path;

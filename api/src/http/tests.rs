@@ -35,3 +35,4 @@ mod tags;
 mod templates;
 mod timeline;
 mod trail;
+mod webhooks;

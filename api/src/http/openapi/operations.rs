@@ -1,6 +1,7 @@
 //! Every operation, in the order of the route table.
 
 mod events;
+mod webhooks;
 
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ pub(super) fn all() -> Vec<Operation> {
         blobs(),
         names(),
         templates(),
+        webhooks::webhooks(),
     ]
     .concat()
 }
