@@ -18,7 +18,7 @@ mod private_images;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 15] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -27,6 +27,7 @@ const SCRIPTS: [&str; 14] = [
     "context.py",
     "dockerfile_edges.py",
     "dockerfiles.py",
+    "events.py",
     "isolation.py",
     "logs.py",
     "step_failures.py",
