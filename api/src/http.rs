@@ -24,6 +24,7 @@ pub mod request_id;
 pub mod route;
 pub mod tags;
 pub mod templates;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 

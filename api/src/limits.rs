@@ -90,6 +90,10 @@ pub struct Limits {
     pub open_stream_count_max: usize,
     /// Requests larger than `json_body_bytes_max` that are looked at at once, for validation or a plan.
     pub inspection_count_max: usize,
+    /// Bytes of an idempotency key.
+    pub idempotency_key_bytes_max: usize,
+    /// Seconds that an idempotency key leads to the build that its first request made.
+    pub idempotency_secs: u64,
     /// Seconds that `POST /v1/templates` waits for the end of its build; no sign of life can be given
     /// meanwhile.
     pub blocking_build_secs_max: u64,
@@ -150,6 +154,8 @@ impl Default for Limits {
             unread_answer_ms_max: 60_000,
             open_stream_count_max: 1024,
             inspection_count_max: 4,
+            idempotency_key_bytes_max: 255,
+            idempotency_secs: 24 * 3600,
             blocking_build_secs_max: 1800,
             read_your_write_ms_max: 5000,
             body_idle_ms_max: 30_000,

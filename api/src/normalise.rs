@@ -21,6 +21,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
+use domain::digest::{Digest, Hasher};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
@@ -44,6 +45,8 @@ pub struct BuildRequest {
     pub namespace: Namespace,
     /// Its name; one is made if there is none.
     pub name: Option<TemplateName>,
+    /// The digest of the token of the claim that keeps the name, if it is wanted by one.
+    pub claim: Option<Digest>,
     /// The tags that the finished build gets; not empty.
     pub tags: Vec<Tag>,
     /// What to build; its context is not there yet.
@@ -56,6 +59,34 @@ pub struct BuildRequest {
     pub source_type: SourceType,
     /// The values of its build secrets, and its credentials by host.
     pub secrets: Secrets,
+}
+
+impl BuildRequest {
+    /// What it asks for: two requests with the same digest are one request that was sent twice. Values of
+    /// secrets are left out, so nothing about them can be found out from it; their ids are not.
+    pub fn digest(&self) -> Digest {
+        let definition = self.definition.digest().hex();
+        let words = [
+            self.namespace.as_str(),
+            self.name.as_ref().map_or("", TemplateName::as_str),
+            definition.as_str(),
+            match self.backend {
+                Backend::Native => "native",
+                Backend::Buildkit => "buildkit",
+            },
+        ];
+        let files: Vec<String> = self.context.iter().map(ContextFile::identity).collect();
+        let registries = self.secrets.registry_kinds();
+        let registries = registries.iter().flat_map(|(host, kind)| [host, kind]);
+        let registries: Vec<&String> = registries.collect();
+        Hasher::new("build-request/v1")
+            .list(words.iter())
+            .list(self.tags.iter().map(Tag::as_str))
+            .list(files.iter())
+            .list(registries.into_iter())
+            .list(self.claim.iter().map(Digest::hex))
+            .finish()
+    }
 }
 
 /// What a request is measured against.
@@ -84,9 +115,10 @@ impl From<Vec<FieldProblem>> for Refusal {
 }
 
 /// The fields of a request; others are let pass.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "name",
     "alias",
+    "claim_token",
     "tags",
     "dockerfile",
     "dockerfile_path",
@@ -125,6 +157,7 @@ pub fn build_request(
     };
     let namespace = Namespace::of(owner);
     let name = names::name(top, &namespace);
+    let claim = names::claim(top);
     let tags = names::tags(top, bounds.limits);
     let context = context::files(top, bounds.limits);
     let source = source::source(top, &context, bounds.limits);
@@ -148,6 +181,7 @@ pub fn build_request(
     Ok(BuildRequest {
         namespace,
         name,
+        claim,
         tags,
         definition: Definition {
             source: definition_source,

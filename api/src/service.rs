@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod keys;
 pub mod metrics;
 mod names;
+pub mod once;
 pub mod operator;
 pub mod owners;
 pub mod present;
@@ -40,6 +41,7 @@ use cache::CacheDesk;
 use events::Pages;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
+use once::Turns;
 use owners::Owners;
 use uploads::Uploads;
 
@@ -60,6 +62,8 @@ pub struct App {
     pub uploads: Uploads,
     /// Who may have a further build wait.
     pub admission: Admission,
+    /// Whose turn it is among requests that may be about one build.
+    pub turns: Turns,
     /// Secret values of builds that are not over.
     pub vault: Vault,
     /// What is kept to be used again.

@@ -40,6 +40,7 @@ use crate::service::events::Pages;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
+use crate::service::once::Turns;
 use crate::service::owners::Owners;
 use crate::service::uploads::Uploads;
 use crate::service::{App, ClockHandle, retention};
@@ -147,6 +148,7 @@ impl Foundation {
             views: self.views.clone(),
             dispatcher: self.dispatcher.clone(),
             log: self.log.clone(),
+            ids: self.ids.clone(),
             clock: self.clock.clone(),
             retention: self.config.retention.clone(),
             layer_bytes_max: limits.worker.layer_bytes_max,
@@ -319,6 +321,7 @@ async fn app(
         // The same table: its gate is one.
         uploads: desk.uploads.clone(),
         admission: Admission::default(),
+        turns: Turns::default(),
         desk,
         inspections: Semaphore::new(config.limits.inspection_count_max),
         streams,

@@ -114,6 +114,12 @@ impl Names {
     pub fn holder(&self, name: &TemplateName) -> Option<&Hold> {
         self.taken.get(name)
     }
+
+    /// Whether the claim with this token keeps `name` now.
+    fn is_kept_by(&self, name: &TemplateName, token_digest: &Digest, now: Timestamp) -> bool {
+        let claim = self.claims.get(name);
+        claim.is_some_and(|claim| claim.token_digest == *token_digest && claim.is_live(now))
+    }
 }
 
 /// What somebody wants to happen to the names.
@@ -127,6 +133,9 @@ pub enum Command {
         template_id: TemplateId,
         /// Who wants it.
         owner: Owner,
+        /// The digest of the token of the claim that keeps it for them, which is used up by this. None:
+        /// whatever claim of theirs there is.
+        claim: Option<Digest>,
         /// The present moment: claims end.
         now: Timestamp,
     },
@@ -210,11 +219,21 @@ pub fn decide(state: &Names, command: Command) -> Result<Vec<Event>, Rejection> 
             name,
             template_id,
             owner,
+            claim,
             now,
         } => match state.taken.get(&name) {
-            Some(hold) if hold.owner == owner => Ok(Vec::new()),
-            Some(_) => Err(Rejection::Taken(name)),
-            None => take(state, name, template_id, owner, None, now),
+            Some(hold) if hold.owner != owner => Err(Rejection::Taken(name)),
+            // A name that is taken is claimed by nobody.
+            Some(_) if claim.is_some() => Err(Rejection::UnknownClaim),
+            Some(_) => Ok(Vec::new()),
+            None => {
+                let events = take(state, name.clone(), template_id, owner, None, now)?;
+                if claim.is_none_or(|wanted| state.is_kept_by(&name, &wanted, now)) {
+                    Ok(events)
+                } else {
+                    Err(Rejection::UnknownClaim)
+                }
+            }
         },
         Command::TakeAlso {
             name,

@@ -5,6 +5,8 @@
 //! the others comes in with the command.
 
 #[cfg(test)]
+mod artifacts;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +78,13 @@ pub enum Event {
         /// What it made, or found made; other builds may still need it.
         artifact: ArtifactId,
     },
+    /// The files of a build's expired artifact are gone, and with them what it made.
+    ArtifactPurged {
+        /// The build.
+        build: BuildId,
+        /// What it had made, or found made.
+        artifact: ArtifactId,
+    },
     /// The template is gone.
     Deleted {},
 }
@@ -90,6 +99,7 @@ impl Event {
             Self::TagsAssigned { .. } => "TagsAssigned",
             Self::TagRemoved { .. } => "TagRemoved",
             Self::ArtifactExpired { .. } => "ArtifactExpired",
+            Self::ArtifactPurged { .. } => "ArtifactPurged",
             Self::Deleted {} => "Deleted",
         }
     }
@@ -118,6 +128,8 @@ pub struct Live {
     removed: BTreeMap<Tag, BuildId>,
     /// Builds whose artifacts have expired.
     expired: BTreeSet<BuildId>,
+    /// Those of them whose artifacts are gone.
+    purged: BTreeSet<BuildId>,
 }
 
 impl Default for Template {
@@ -238,6 +250,13 @@ pub enum Command {
         /// tags to itself once, when it is ready; later only this stream does.
         seen: Version,
     },
+    /// Say that the expired artifact of a build is gone.
+    PurgeArtifact {
+        /// The build.
+        build: BuildId,
+        /// What it had made.
+        artifact: ArtifactId,
+    },
     /// Delete it with all that belongs to it.
     Delete {
         /// The version of its stream that whoever wants it has seen.
@@ -266,6 +285,9 @@ pub enum Rejection {
     /// The build's artifact has gone, or is about to.
     #[error("the artifact of the build `{0}` has expired; build it again")]
     Expired(BuildId),
+    /// The build's artifact is to be had, and stays.
+    #[error("the artifact of the build `{0}` has not expired")]
+    NotExpired(BuildId),
     /// Somebody else was faster.
     #[error("the template has no tag `{0}`")]
     UnknownTag(Tag),
@@ -318,6 +340,13 @@ pub fn decide(state: &Template, command: Command) -> Result<Vec<Event>, Rejectio
         Command::ExpireArtifact {
             build, artifact, ..
         } => Ok(vec![Event::ArtifactExpired { build, artifact }]),
+        Command::PurgeArtifact { build, .. } if live.purged.contains(&build) => Ok(Vec::new()),
+        Command::PurgeArtifact { build, .. } if !live.expired.contains(&build) => {
+            Err(Rejection::NotExpired(build))
+        }
+        Command::PurgeArtifact { build, artifact } => {
+            Ok(vec![Event::ArtifactPurged { build, artifact }])
+        }
         Command::Delete { seen } if seen != live.version => Err(Rejection::Changed),
         Command::Delete { .. } => Ok(vec![Event::Deleted {}]),
     }
@@ -377,6 +406,9 @@ pub fn evolve(state: Template, event: &Event) -> Template {
         },
         Event::ArtifactExpired { build, .. } => {
             live.expired.insert(build.clone());
+        }
+        Event::ArtifactPurged { build, .. } => {
+            live.purged.insert(build.clone());
         }
         Event::Deleted {} => return Template::Deleted,
     }

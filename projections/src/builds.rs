@@ -113,6 +113,8 @@ pub struct BuildRow {
     pub artifact: Option<ArtifactId>,
     /// Since when its artifact has expired.
     pub expired_at: Option<Timestamp>,
+    /// Since when nothing is left of it.
+    pub purged_at: Option<Timestamp>,
     /// What machines of the template start with; known when it is ready.
     pub runtime: Option<RuntimeDefaults>,
     /// Metadata of the base image; known when it is ready.
@@ -224,6 +226,7 @@ impl BuildRow {
             cache: CacheSummary::default(),
             artifact: None,
             expired_at: None,
+            purged_at: None,
             runtime: None,
             oci: None,
             retry_of: requested.retry_of.clone(),
@@ -304,11 +307,11 @@ fn status_key(status: BuildStatus) -> Key {
 
 impl Projection for Builds {
     const NAME: &'static str = "builds";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
 
     fn apply(rows: &mut Rows<'_>, recorded: &Recorded<Event>) -> Result<(), ApplyError> {
-        if let Event::Template(template::Event::ArtifactExpired { build, .. }) = &recorded.event {
-            return expire(rows, recorded, build);
+        if let Event::Template(event) = &recorded.event {
+            return apply_template(rows, recorded.time, event);
         }
         let (StreamName::Build(id), Event::Build(event)) = (&recorded.stream, &recorded.event)
         else {
@@ -341,14 +344,30 @@ impl Projection for Builds {
     }
 }
 
-/// Nothing happens in the build's own stream any more: its log stays as it is.
-fn expire(
+/// What becomes of a build's artifact. Nothing happens in the build's own stream any more: its log
+/// stays as it is.
+fn apply_template(
     rows: &mut Rows<'_>,
-    recorded: &Recorded<Event>,
-    build: &BuildId,
+    time: Timestamp,
+    event: &template::Event,
 ) -> Result<(), ApplyError> {
+    let (build, is_purged) = match event {
+        template::Event::ArtifactExpired { build, .. } => (build, false),
+        template::Event::ArtifactPurged { build, .. } => (build, true),
+        template::Event::Renamed { .. }
+        | template::Event::AliasRemoved { .. }
+        | template::Event::VisibilityChanged { .. }
+        | template::Event::TagsAssigned { .. }
+        | template::Event::TagRemoved { .. }
+        | template::Event::Deleted {} => return Ok(()),
+    };
     if let Some(mut row) = rows.get::<BuildRow>(&row_key(build))? {
-        row.expired_at = Some(recorded.time);
+        let since = if is_purged {
+            &mut row.purged_at
+        } else {
+            &mut row.expired_at
+        };
+        *since = Some(time);
         rows.put(row_key(build), &row)?;
     }
     Ok(())

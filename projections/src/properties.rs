@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use domain::build::{
-    Build, BypassReason, CacheBypassed, CacheMissed, CacheStored, Command, Event as BuildEvent,
-    Fence, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted, StepFinished, StepLogged,
-    StepStarted, decide, evolve,
+    Build, BypassReason, CacheBypassed, CacheMissed, CacheStored, Cancelled, Command,
+    Event as BuildEvent, Fence, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted,
+    StepFinished, StepLogged, StepStarted, decide, evolve,
 };
 use domain::failure::{Failure, FailureReason};
 use domain::namespace::{self, Command as NameCommand, Names};
@@ -41,7 +41,7 @@ const TEMPLATES: u8 = 2;
 fn tries() -> impl Strategy<Value = Vec<Try>> {
     let build = (1..=BUILDS, 0..25_u8, 0..5_u32)
         .prop_map(|(build, what, detail)| Try::Build(build, what, detail));
-    let template = (1..=TEMPLATES, 0..9_u8, 1..=BUILDS)
+    let template = (1..=TEMPLATES, 0..10_u8, 1..=BUILDS)
         .prop_map(|(template, what, build)| Try::Template(template, what, build));
     let claim =
         (0..3_u8, 0..3_u8, 0..3_u8).prop_map(|(what, name, token)| Try::Claim(what, name, token));
@@ -90,7 +90,7 @@ fn command(state: &Build, build: u8, what: u8, detail: u32) -> Command {
         },
         _ => Command::ConfirmCancelled {
             fence,
-            killed: Vec::new(),
+            cancelled: Cancelled::default(),
         },
     }
 }
@@ -194,6 +194,10 @@ fn by_hand(number: u8, what: u8, build: u8, template: &Template) -> Vec<ByHand> 
             build: build_id(build),
             artifact: artifact(build),
             seen,
+        })],
+        8 => vec![ByHand::Template(TemplateCommand::PurgeArtifact {
+            build: build_id(build),
+            artifact: artifact(build),
         })],
         _ => vec![
             ByHand::Template(TemplateCommand::Delete { seen }),
@@ -299,6 +303,7 @@ fn play_all(tries: &[Try]) -> Played {
             name: name(&format!("app-{number}")),
             template_id: template_id(number),
             owner: owner("acme"),
+            claim: None,
             now: at(0),
         });
     }

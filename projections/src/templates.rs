@@ -4,13 +4,14 @@
 //! once a build of it is ready. Tags move in the order of the log: by hand, or because a build
 //! that was asked for with them is ready.
 
+mod expired;
 mod resolve;
 mod untagged;
 
 use std::collections::BTreeMap;
 
 use domain::build::{self, Requested};
-use domain::ids::{BuildId, TemplateId};
+use domain::ids::{ArtifactId, BuildId, TemplateId};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use domain::recorded::{Position, Recorded, StreamName, Version};
 use domain::template::Visibility;
@@ -18,6 +19,7 @@ use domain::time::Timestamp;
 use domain::{Event, namespace, template};
 use serde::{Deserialize, Serialize};
 
+pub use expired::Expired;
 pub use resolve::Resolved;
 pub use untagged::Untagged;
 
@@ -46,6 +48,8 @@ pub struct TemplateRow {
     /// Its builds that are ready and that no tag points to, and since when; without those that have
     /// expired.
     pub untagged: BTreeMap<BuildId, Timestamp>,
+    /// Its builds whose artifacts have expired and are not known to be gone.
+    pub expired: BTreeMap<BuildId, ArtifactId>,
     /// When it got its first name.
     pub created_at: Timestamp,
     /// When something happened to it last.
@@ -132,7 +136,7 @@ fn pending_key(build: &BuildId) -> Key {
 
 impl Projection for Templates {
     const NAME: &'static str = "templates";
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
 
     fn apply(rows: &mut Rows<'_>, recorded: &Recorded<Event>) -> Result<(), ApplyError> {
         match (&recorded.stream, &recorded.event) {
@@ -217,6 +221,7 @@ fn apply_namespace(
                     tags: BTreeMap::new(),
                     aliases: BTreeMap::new(),
                     untagged: BTreeMap::new(),
+                    expired: BTreeMap::new(),
                     created_at: recorded.time,
                     updated_at: recorded.time,
                     ready: None,
@@ -276,13 +281,29 @@ fn apply_template(
                 moves.push((tag.clone(), moved(recorded, None)));
             }
         }),
-        template::Event::ArtifactExpired { build, .. } => change(rows, recorded, id, |row, _| {
-            row.untagged.remove(build);
-        }),
-        template::Event::Deleted {} => change(rows, recorded, id, |row, _| {
-            row.deleted_at = Some(recorded.time);
-            row.untagged.clear();
-        }),
+        template::Event::ArtifactExpired { build, artifact } => {
+            expired::put(rows, id, build, artifact)?;
+            change(rows, recorded, id, |row, _| {
+                row.untagged.remove(build);
+                row.expired.insert(build.clone(), artifact.clone());
+            })
+        }
+        template::Event::ArtifactPurged { build, artifact } => {
+            expired::delete(rows, build, artifact);
+            change(rows, recorded, id, |row, _| {
+                row.expired.remove(build);
+            })
+        }
+        template::Event::Deleted {} => {
+            if let Some(row) = rows.get(&row_key(id))? {
+                expired::forget(rows, &row);
+            }
+            change(rows, recorded, id, |row, _| {
+                row.deleted_at = Some(recorded.time);
+                row.untagged.clear();
+                row.expired.clear();
+            })
+        }
     }
 }
 

@@ -13,12 +13,14 @@ mod cache_operator;
 mod canary;
 mod crash;
 mod dockerfile_daemons;
+mod openapi;
 mod operator;
 mod private_images;
+mod retention;
 mod steps;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 15] = [
+const SCRIPTS: [&str; 17] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -30,10 +32,12 @@ const SCRIPTS: [&str; 15] = [
     "events.py",
     "isolation.py",
     "logs.py",
+    "races.py",
     "step_failures.py",
     "steps.py",
     "template_bases.py",
     "templates.py",
+    "wrong_keys.py",
 ];
 
 /// Scenarios that run side by side: the service builds two templates at once.
@@ -53,7 +57,9 @@ fn main() -> ExitCode {
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());
     wanted.extend(canary::own());
+    wanted.extend(retention::own());
     wanted.extend(dockerfile_daemons::own());
+    wanted.extend(openapi::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

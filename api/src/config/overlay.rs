@@ -103,6 +103,8 @@ pub const SETTINGS: &[Setting] = &[
     number("limits.refused_body_bytes_max"),
     number("limits.pending_upload_count_max"),
     number("limits.key_bytes_max"),
+    number("limits.idempotency_key_bytes_max"),
+    number("limits.idempotency_secs"),
     number("limits.key_refresh_ms"),
     number("limits.connection_count_max"),
     number("limits.idle_connection_secs_max"),

@@ -1,5 +1,7 @@
 //! How long what nobody points to is kept.
 
+use std::time::Duration;
+
 use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +58,15 @@ impl Retention {
     /// Until when the files of a build are kept that ended then; none: for ever.
     pub fn context_until(&self, ended: Timestamp) -> Option<Timestamp> {
         after(ended, self.context_secs)
+    }
+
+    /// How often it is looked which files nobody needs any more: often enough for what the settings
+    /// say, and at least every hour, for what operators take away.
+    pub fn files_interval(&self) -> Duration {
+        const SECS_MAX: u64 = 60 * 60;
+        let kept = [self.context_secs, self.upload_secs];
+        let shortest = kept.into_iter().filter(|secs| *secs > 0).min();
+        Duration::from_secs(shortest.map_or(SECS_MAX, |secs| secs.min(SECS_MAX)))
     }
 
     /// Until when an uploaded file is kept that came then; none: for ever.

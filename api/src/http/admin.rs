@@ -129,6 +129,8 @@ fn unanswered(err: CacheError) -> ApiError {
         | CacheError::Log(_)
         | CacheError::Load(_)
         | CacheError::Listing(_)
+        | CacheError::Record(_)
+        | CacheError::Uploads(_)
         | CacheError::Interrupted(_)) => ApiError::internal(err),
     }
 }

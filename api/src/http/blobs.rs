@@ -11,7 +11,7 @@ use futures_util::stream;
 use super::body::Body;
 use super::error::ApiError;
 use super::reply;
-use crate::normalise::{self, Announcement};
+use crate::normalise::{self, AnnouncedFile, Announcement};
 use crate::service::App;
 use crate::service::context::{arrival, blob_error};
 use crate::service::keys::Caller;
@@ -34,6 +34,7 @@ pub async fn preflight(
         .iter()
         .filter_map(|entry| entry.file.as_ref())
         .collect();
+    check_context(&files, limits.context_bytes_max)?;
     let too_large = files
         .iter()
         .find(|file| file.bytes > limits.blob_bytes_max)
@@ -67,6 +68,19 @@ pub async fn preflight(
         .map(|entry| result(app, caller, entry, &mut answers))
         .collect();
     reply::json(StatusCode::OK, &PreflightResponse { files })
+}
+
+/// What a build will refuse is said before anything is sent.
+fn check_context(files: &[&AnnouncedFile], bytes_max: u64) -> Result<(), ApiError> {
+    let bytes = files.iter().map(|file| file.bytes);
+    let total_bytes = bytes.fold(0, u64::saturating_add);
+    if total_bytes <= bytes_max {
+        return Ok(());
+    }
+    Err(ApiError::TooLarge {
+        what: "the files of build_context together",
+        bytes_max,
+    })
 }
 
 fn first_too_large(entries: &[Announcement], bytes_max: u64) -> String {
@@ -164,6 +178,8 @@ pub async fn put(
         .put(expected, pieces)
         .await
         .map_err(|err| refused(err, id))?;
+    // Not before: a body may take its time, and whoever removes files would wait for it.
+    let _held = app.uploads.hold().await;
     let recorded = app
         .uploads
         .record(&caller.owner, &name, announced, Some(arrival));

@@ -18,7 +18,7 @@ use super::query::Parameters;
 use super::route::Route;
 use super::{
     auth, blobs, builds, claims, create, events, inspect, logs, metrics, namespaces, openapi,
-    promote, reply, request_id, templates,
+    promote, reply, request_id, templates, terms,
 };
 use crate::service::App;
 
@@ -91,6 +91,7 @@ async fn answer(
     let caller = auth::caller(request.headers(), &app.keys, &app.config.limits)?;
     tracing::Span::current().record("owner", caller.owner.as_str());
     let parameters = Parameters::read(request.query_string())?;
+    let terms = || terms::read(request.headers(), &app.config.limits);
     match route {
         Route::Health | Route::Ready | Route::OpenApi => public(&route, app),
         Route::Metrics => metrics::get(app),
@@ -110,13 +111,13 @@ async fn answer(
         Route::Claims => claims::reserve(app, &caller, body).await,
         Route::Claim(token) => claims::release(app, &caller, &token).await,
         Route::Namespace(slug) => namespaces::get(app, &caller, &slug),
-        Route::BuildStream => builds::build(app, caller, body).await,
-        Route::Builds => builds::start(app, caller, body).await,
+        Route::BuildStream => builds::build(app, caller, terms()?, body).await,
+        Route::Builds => builds::start(app, caller, terms()?, body).await,
         Route::Build(id) => builds::status(app, &caller, &id, &parameters).await,
         Route::BuildLogs(id) => logs::get(app, &caller, &id, &parameters),
         Route::BuildEvents(id) => events::trail(app, &caller, &id, &parameters).await,
         Route::CancelBuild(id) => builds::cancel(app, &caller, &id, body).await,
-        Route::RetryBuild(id) => builds::retry(app, caller, &id, body).await,
+        Route::RetryBuild(id) => builds::retry(app, caller, &id, terms()?, body).await,
         Route::PromoteBuild(id) => promote::promote(app, &caller, &id, body).await,
         Route::Validate => inspect::validate(app, &caller, body).await,
         Route::Plan => inspect::plan(app, &caller, body).await,

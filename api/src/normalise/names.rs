@@ -1,5 +1,6 @@
 //! Names and tags: contract/behaviour.md section 9.
 
+use domain::Digest;
 use domain::name::{Namespace, Tag, TemplateName};
 
 use super::fields::Fields;
@@ -30,6 +31,15 @@ pub(super) fn named(top: Fields<'_>, key: &str, own: &Namespace) -> Option<Templ
     name.parse()
         .map_err(|invalid: domain::ids::InvalidId| top.problem(key, invalid.to_string()))
         .ok()
+}
+
+/// The digest of the token by which the name is wanted; none if it says nothing.
+pub(super) fn claim(top: Fields<'_>) -> Option<Digest> {
+    let token = top.text("claim_token", NAME_BYTES_MAX)?;
+    if !top.has("name") && !top.has("alias") {
+        top.problem("claim_token", "keeps a name: say `name`, too");
+    }
+    Some(Digest::of(token.as_bytes()))
 }
 
 /// The tag at `key`; none if it says nothing.

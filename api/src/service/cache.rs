@@ -13,10 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use commands::blobs::{BlobError, BlobStore};
+use commands::ids::IdSource;
 use commands::{AnyLog, DispatchError, Dispatcher};
 use domain::Digest;
 use domain::ids::{ArtifactId, BuildId};
 use domain::ports::{EventReader as _, LogError};
+use domain::template;
 use domain::time::Timestamp;
 use executor::artifact::ArtifactError;
 use executor::cache::Cache;
@@ -26,7 +28,7 @@ use projections::store::StoreError as ViewsError;
 use projections::views::Stalled;
 
 use super::ClockHandle;
-use super::uploads::Uploads;
+use super::uploads::{Uploads, UploadsError};
 use crate::config::Retention;
 use crate::wire::cache::{Kind, Line, List, Need, Total};
 
@@ -74,6 +76,12 @@ pub enum CacheError {
     /// A build cannot be read.
     #[error("cannot read a build")]
     Load(#[source] DispatchError<std::convert::Infallible>),
+    /// What became of an artifact cannot be recorded.
+    #[error("cannot record that an artifact is gone")]
+    Record(#[source] DispatchError<template::Rejection>),
+    /// The table of uploads cannot be used.
+    #[error("cannot use the table of uploads")]
+    Uploads(#[from] UploadsError),
     /// A listing of a context is none.
     #[error("the listing of a context is damaged")]
     Listing(#[source] serde_json::Error),
@@ -97,6 +105,8 @@ pub struct CacheDesk {
     pub dispatcher: Dispatcher,
     /// The event log.
     pub log: AnyLog,
+    /// New identifiers.
+    pub ids: IdSource,
     /// The present moment.
     pub clock: ClockHandle,
     /// How long what nobody points to is kept.

@@ -14,6 +14,7 @@
 //! protocol is played through, with crashes, in `domain::namespace::protocol`.
 
 use commands::{DispatchError, Done};
+use domain::Digest;
 use domain::build::Requested;
 use domain::ids::TemplateId;
 use domain::name::{Namespace, TemplateName};
@@ -33,11 +34,13 @@ pub(super) const ATTEMPTS_MAX: u32 = 16;
 /// so.
 ///
 /// # Errors
-/// [`ApiError::Conflict`] if the name is somebody else's, or kept for somebody else, or an alias.
+/// [`ApiError::Conflict`] if the name is somebody else's, or kept for somebody else, or an alias;
+/// [`ApiError::ClaimNotFound`] if the claim that the name is wanted by does not keep it.
 pub(super) async fn take(
     app: &App,
     caller: &Caller,
     requested: &Requested,
+    claim: Option<Digest>,
 ) -> Result<TemplateId, ApiError> {
     let (namespace, name) = (&requested.namespace, &requested.name);
     for _ in 0..ATTEMPTS_MAX {
@@ -45,6 +48,7 @@ pub(super) async fn take(
             name: name.clone(),
             template_id: requested.template_id.clone(),
             owner: caller.owner.clone(),
+            claim,
             now: app.clock.0.now(),
         };
         let names = change(app, caller, namespace, name, command).await?.state;

@@ -259,12 +259,14 @@ fn is_deleted(template: Option<&TemplateRow>) -> bool {
 }
 
 const EXPIRED: &str = "no tag pointed to the build for long enough, and its artifact has expired";
+const PURGED: &str = "no tag pointed to the build for long enough, and its artifact was removed";
 const DELETED: &str = "the template was deleted";
 
 fn availability(row: &BuildRow, template: Option<&TemplateRow>) -> Availability {
     let (status, reason) = match row.status {
-        BuildStatus::Ready if row.expired_at.is_some() => ("unavailable", Some(EXPIRED)),
+        BuildStatus::Ready if row.purged_at.is_some() => ("unavailable", Some(PURGED)),
         BuildStatus::Ready if is_deleted(template) => ("unavailable", Some(DELETED)),
+        BuildStatus::Ready if row.expired_at.is_some() => ("unavailable", Some(EXPIRED)),
         BuildStatus::Ready => ("available", None),
         BuildStatus::Waiting | BuildStatus::Building => {
             ("unavailable", Some("the build is not finished"))
@@ -280,8 +282,9 @@ fn availability(row: &BuildRow, template: Option<&TemplateRow>) -> Availability 
 
 fn promotability(row: &BuildRow, template: Option<&TemplateRow>) -> Promotability {
     let (status, promotable, reason) = match row.status {
-        BuildStatus::Ready if row.expired_at.is_some() => ("expired", false, Some(EXPIRED)),
+        BuildStatus::Ready if row.purged_at.is_some() => ("purged", false, Some(PURGED)),
         BuildStatus::Ready if is_deleted(template) => ("unavailable", false, Some(DELETED)),
+        BuildStatus::Ready if row.expired_at.is_some() => ("expired", false, Some(EXPIRED)),
         BuildStatus::Ready => ("promotable", true, None),
         BuildStatus::Waiting | BuildStatus::Building => {
             ("not_ready", false, Some("the build is not finished"))

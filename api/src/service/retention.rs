@@ -17,9 +17,6 @@ use super::App;
 use super::cache::{CacheError, Stays};
 use crate::http::error::ApiError;
 
-/// How often it is looked which files nobody needs.
-const FILES_INTERVAL: Duration = Duration::from_hours(1);
-
 /// What is to be done about the build that has been without a tag for the longest time.
 #[derive(Debug)]
 enum Next {
@@ -67,6 +64,7 @@ pub async fn follow(app: &App, stop: &CancellationToken) {
 
 /// Removes the files that nobody needs, at once and at an interval, until `stop`.
 pub async fn collect_files(app: &App, stop: &CancellationToken) {
+    let interval = app.config.retention.files_interval();
     loop {
         match app.desk.collect_files(false).await {
             Ok(gone) if gone.is_empty() => {}
@@ -82,7 +80,7 @@ pub async fn collect_files(app: &App, stop: &CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(FILES_INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
         }
     }
 }

@@ -343,7 +343,8 @@ async fn dispatch(
         Command::Rename { .. }
         | Command::AssignTags { .. }
         | Command::RemoveTag { .. }
-        | Command::ExpireArtifact { .. } => false,
+        | Command::ExpireArtifact { .. }
+        | Command::PurgeArtifact { .. } => false,
     };
     let dispatched = app.dispatcher.template(&row.id, app.meta(caller), command);
     dispatched.await.map_err(|err| match err {
@@ -376,7 +377,9 @@ fn refused(rejection: Rejection) -> ApiError {
         Rejection::UnknownAlias(_) | Rejection::UnknownTag(_) => {
             ApiError::NotFound(rejection.to_string())
         }
-        Rejection::Expired(_) => ApiError::Transition(rejection.to_string()),
+        Rejection::Expired(_) | Rejection::NotExpired(_) => {
+            ApiError::Transition(rejection.to_string())
+        }
         Rejection::TooManyAliases => ApiError::Quota(rejection.to_string()),
         Rejection::NoTags => ApiError::field("tags", rejection.to_string()),
     }

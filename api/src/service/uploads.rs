@@ -5,6 +5,8 @@
 //! kept as one small file each, below a folder of the owner; what was only announced is kept in
 //! memory, within a bound, and asked for again after a restart.
 
+mod records;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use domain::ids::{BlobId, UploadId};
 use domain::name::Owner;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+pub use records::Kept;
 
 /// What a file is announced as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +82,8 @@ pub struct Uploads {
     dir: Arc<Path>,
     pending: Arc<Mutex<HashMap<Owner, Pending>>>,
     pending_count_max: usize,
-    /// Held by requests between the look for a content and the event that needs it, and alone by
-    /// whoever removes contents.
+    /// Held by requests between the look for a content and the event that needs it, and by whoever
+    /// records that one has come; alone by whoever removes contents or records.
     gate: Arc<RwLock<()>>,
 }
 

@@ -53,6 +53,7 @@ types!(
         TagsAssigned,
         TagRemoved,
         ArtifactExpired,
+        ArtifactPurged,
         Deleted,
     }
 );

@@ -181,6 +181,7 @@ impl Aggregate for Templates {
             template::Command::AssignTags { .. } => "AssignTags",
             template::Command::RemoveTag { .. } => "RemoveTag",
             template::Command::ExpireArtifact { .. } => "ExpireArtifact",
+            template::Command::PurgeArtifact { .. } => "PurgeArtifact",
             template::Command::Delete { .. } => "DeleteTemplate",
         }
     }

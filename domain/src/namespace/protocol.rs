@@ -114,6 +114,7 @@ impl World {
                 name: name.clone(),
                 template_id: id(number),
                 owner: format!("owner-{number}").parse().unwrap(),
+                claim: None,
                 now: now(),
             };
             // Its first name and its being there are one event.

@@ -25,6 +25,18 @@ fn take(by: &str) -> Command {
         name: name("app"),
         template_id: id(1),
         owner: owner(by),
+        claim: None,
+        now: at(10),
+    }
+}
+
+/// By the claim with the token of this number.
+fn take_claimed(by: &str, token: u8) -> Command {
+    Command::Take {
+        name: name("app"),
+        template_id: id(1),
+        owner: owner(by),
+        claim: Some(Digest::of(&[token])),
         now: at(10),
     }
 }
@@ -169,6 +181,31 @@ fn a_claim_is_used_up_by_its_owner() {
 }
 
 #[test]
+fn whoever_shows_a_token_has_the_name_by_that_claim_or_not_at_all() {
+    let history = [claimed("app", "a", 1, 20)];
+    happens(&history, take_claimed("a", 1), &[taken(1, None)]);
+    let unknown = || Rejection::UnknownClaim;
+    is_refused(&history, take_claimed("a", 2), unknown());
+    is_refused(&[], take_claimed("a", 1), unknown());
+    is_refused(
+        &[claimed("app", "a", 1, 10)],
+        take_claimed("a", 1),
+        unknown(),
+    );
+    is_refused(
+        &[claimed("other", "a", 1, 20)],
+        take_claimed("a", 1),
+        unknown(),
+    );
+    let used = [claimed("app", "a", 1, 20), taken(1, None)];
+    is_refused(&used, take_claimed("a", 1), unknown());
+    // A token alone makes nobody the owner of a claim.
+    let theirs = Rejection::Claimed(name("app"));
+    is_refused(&history, take_claimed("b", 1), theirs);
+    is_refused(&used, take_claimed("b", 1), Rejection::Taken(name("app")));
+}
+
+#[test]
 fn a_claim_keeps_its_own_owner_from_claiming_again() {
     let history = [claimed("app", "a", 1, 20)];
     let refused = Rejection::Claimed(name("app"));
@@ -224,6 +261,7 @@ fn command((by, what, text, number, _): Try, now: Timestamp) -> Command {
             name,
             template_id,
             owner,
+            claim: (number > 2).then(|| Digest::of(&[number])),
             now,
         },
         1 => Command::TakeAlso {

@@ -108,6 +108,20 @@ fn expired(number: u8) -> Event {
     }
 }
 
+fn purge(number: u8) -> Command {
+    Command::PurgeArtifact {
+        build: build(number),
+        artifact: artifact(number),
+    }
+}
+
+fn purged(number: u8) -> Event {
+    Event::ArtifactPurged {
+        build: build(number),
+        artifact: artifact(number),
+    }
+}
+
 fn delete(seen: u64) -> Command {
     Command::Delete {
         seen: Version(seen),
@@ -279,6 +293,18 @@ fn an_artifact_expires_once_and_its_build_gets_no_tags_any_more() {
 }
 
 #[test]
+fn an_artifact_is_purged_once_and_only_after_it_has_expired() {
+    is_refused(&[], purge(1), Rejection::NotExpired(build(1)));
+    is_refused(&[expired(2)], purge(1), Rejection::NotExpired(build(1)));
+    // Whatever was done to the template since.
+    let history = [expired(1), assigned(&["v1"], 2)];
+    happens(&history, purge(1), &[purged(1)]);
+    let history = [expired(1), purged(1)];
+    happens(&history, purge(1), &[]);
+    is_refused(&history, assign(&["v1"], 1), Rejection::Expired(build(1)));
+}
+
+#[test]
 fn an_artifact_does_not_expire_if_tags_were_moved_since_it_was_looked_at() {
     let history = [assigned(&["v1"], 1)];
     is_refused(&history, expire(1, 0), Rejection::Changed);
@@ -302,6 +328,7 @@ fn nothing_happens_to_a_template_that_is_gone() {
         assign(&["v1"], 1),
         remove_tag("v1", 1),
         expire(1, 1),
+        purge(1),
         delete(1),
     ] {
         is_refused(&[Event::Deleted {}], command, Rejection::Deleted);
@@ -379,6 +406,7 @@ proptest! {
                     Event::Renamed { .. }
                     | Event::AliasRemoved { .. }
                     | Event::VisibilityChanged { .. }
+                    | Event::ArtifactPurged { .. }
                     | Event::Deleted {} => panic!("nobody asked for {event:?}"),
                 }
                 past.push(now.clone());
@@ -416,7 +444,8 @@ proptest! {
                     Event::VisibilityChanged { .. }
                     | Event::TagsAssigned { .. }
                     | Event::TagRemoved { .. }
-                    | Event::ArtifactExpired { .. } => {}
+                    | Event::ArtifactExpired { .. }
+                    | Event::ArtifactPurged { .. } => {}
                 }
             }
             let Some(version) = template.version() else { break };

@@ -54,6 +54,7 @@ fn a_request_waits_with_all_that_it_says() {
         cancel: None,
         cache: CacheSummary::default(),
         expired_at: None,
+        purged_at: None,
         artifact: None,
         runtime: None,
         oci: None,
@@ -139,7 +140,7 @@ fn a_build_that_is_being_cancelled_shows_as_building() {
             reason: Some("why not".into())
         })
     );
-    history.build(1, BuildEvent::Cancelled(Cancelled { killed: Vec::new() }));
+    history.build(1, BuildEvent::Cancelled(Cancelled::default()));
     let cancelled = row(&history, 1);
     assert_eq!(cancelled.status, BuildStatus::Cancelled);
     assert_eq!(cancelled.finished_at, Some(at(4_000)));

@@ -124,6 +124,43 @@ fn a_reference_means_no_build_whose_artifact_has_expired() {
 }
 
 #[test]
+fn an_expired_artifact_is_listed_until_it_is_gone_or_its_template_is() {
+    let purged = |build| TemplateEvent::ArtifactPurged {
+        build: build_id(build),
+        artifact: artifact(build),
+    };
+    let of = |history: &History, build| {
+        let views = history.views();
+        let all = views.expired(None, 10).unwrap();
+        let own = views.expired_of(&artifact(build), 10).unwrap();
+        assert_eq!(views.expired(own.last(), 10).unwrap().len() + 1, all.len());
+        let row = views.template(&template_id(1)).unwrap().unwrap();
+        let listed: Vec<_> = all
+            .into_iter()
+            .map(|one| (one.build_id, one.artifact))
+            .collect();
+        assert!(
+            listed
+                .iter()
+                .all(|(build, _)| row.expired.contains_key(build))
+        );
+        listed.len()
+    };
+    let mut history = two_builds();
+    history.template(1, expired(1));
+    assert_eq!(of(&history, 1), 1);
+    history.template(1, purged(1));
+    let row = history.views().build(&build_id(1)).unwrap().unwrap();
+    assert_eq!(row.purged_at, Some(history.last().time));
+    assert!(row.expired_at < row.purged_at);
+    assert_eq!(history.views().expired(None, 10).unwrap(), []);
+    history.template(1, expired(2));
+    assert_eq!(of(&history, 2), 1);
+    history.template(1, TemplateEvent::Deleted {});
+    assert_eq!(history.views().expired(None, 10).unwrap(), []);
+}
+
+#[test]
 fn every_form_of_a_reference_means_what_the_contract_says() {
     let views = two_builds().views();
     let first = build_id(1);
@@ -301,7 +338,7 @@ fn only_a_ready_build_moves_tags() {
         .build(3, started(1))
         .build(3, BuildEvent::Failed(step_failure()))
         .build(4, requested(1, &["default"]))
-        .build(4, BuildEvent::Cancelled(Cancelled { killed: Vec::new() }));
+        .build(4, BuildEvent::Cancelled(Cancelled::default()));
     let views = history.views();
     assert_eq!(resolved(&views, "acme", "my-app"), Some(build_id(2)));
     assert_eq!(resolved(&views, "acme", "my-app:v3"), None);

@@ -89,23 +89,37 @@ impl Operation {
     }
 
     /// It takes a parameter in the query string, which may be left out.
-    pub(super) fn query(self, name: &str, schema: &Value, description: &str) -> Self {
-        self.parameter("query", name, schema, description)
-    }
-
-    /// It looks at a header, which may be left out.
-    pub(super) fn header(self, name: &str, schema: &Value, description: &str) -> Self {
-        self.parameter("header", name, schema, description)
-    }
-
-    fn parameter(mut self, place: &str, name: &str, schema: &Value, description: &str) -> Self {
+    pub(super) fn query(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({
             "name": name,
-            "in": place,
+            "in": "query",
             "required": false,
             "schema": schema,
             "description": description,
         }));
+        self
+    }
+
+    /// It takes a header, which may be left out.
+    pub(super) fn header(mut self, name: &str, description: &str) -> Self {
+        self.parameters.push(json!({
+            "name": name,
+            "in": "header",
+            "required": false,
+            "schema": {"type": "string"},
+            "description": description,
+        }));
+        self
+    }
+
+    /// Its answers have a header more, if what is described is so.
+    pub(super) fn answers_with_header(mut self, name: &str, description: &str) -> Self {
+        for (_, answer) in &mut self.answers {
+            let header = json!({"schema": {"type": "string"}, "description": description});
+            if let Some(headers) = answer.get_mut("headers").and_then(Value::as_object_mut) {
+                headers.insert(name.to_owned(), header);
+            }
+        }
         self
     }
 

@@ -114,6 +114,23 @@ async fn a_forced_upload_has_a_name_of_its_own_for_each_file() {
 }
 
 #[tokio::test]
+async fn a_context_that_a_build_would_refuse_is_not_even_sent() {
+    let app = TestApp::start_with(|config| config.limits.context_bytes_max = 3).await;
+    preflight(
+        &app,
+        &[announced("a", b"ab", false), announced("b", b"c", false)],
+    )
+    .await;
+    let files = [announced("a", b"ab", false), announced("b", b"ab", false)];
+    let refused = app
+        .post("/v1/templates/blobs/preflight", &json!({"files": files}))
+        .await;
+    let error = is_error(refused, 413, "invalid_request").await;
+    let message = error["error"].as_str().unwrap();
+    assert!(message.contains("build_context together"), "{message}");
+}
+
+#[tokio::test]
 async fn other_content_than_announced_is_refused() {
     let app = TestApp::start().await;
     let results = preflight(&app, &[announced("a", b"right", false)]).await;

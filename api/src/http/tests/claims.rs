@@ -118,3 +118,43 @@ async fn the_claims_of_an_owner_are_bounded() {
     app.delete(&path(&first)).await;
     reserved(&app, "c").await;
 }
+
+#[tokio::test]
+async fn a_build_with_a_token_has_the_name_by_that_claim_or_not_at_all() {
+    let app = TestApp::start().await;
+    let (x, y) = (reserved(&app, "x").await, reserved(&app, "y").await);
+    let body = |name: &str, claim: &Value| {
+        let token = claim["claim_token"].clone();
+        json!({"base_image": "a", "name": name, "claim_token": token})
+    };
+    let builds = "/v1/templates/builds";
+    let refused = app.post(builds, &body("x", &y)).await;
+    is_error(refused, 404, "template_name_claim_not_found").await;
+    let other = app.key_of("other").await;
+    let by_other = app.request_by(&other, Method::POST, builds);
+    let refused = by_other.json(&body("x", &x)).send().await.unwrap();
+    is_error(refused, 404, "template_name_claim_not_found").await;
+
+    app.accept(&body("x", &x)).await;
+    let again = app.post(builds, &body("x", &x)).await;
+    is_error(again, 404, "template_name_claim_not_found").await;
+    // Without it, it is one more build of the template, and whoever reserved a name has it anyhow.
+    app.accept(&json!({"base_image": "a", "name": "x"})).await;
+    app.accept(&json!({"base_image": "a", "name": "y"})).await;
+
+    for (wrong, message) in [
+        (json!({"base_image": "a", "claim_token": "t"}), "say `name`"),
+        (
+            json!({"base_image": "a", "name": "z", "claim_token": 1}),
+            "must be a string",
+        ),
+    ] {
+        let refused = app.post(builds, &wrong).await;
+        let error = is_error(refused, 400, "invalid_request").await;
+        let text = error["error"].as_str().unwrap();
+        assert!(
+            text.contains("claim_token") && text.contains(message),
+            "{text}"
+        );
+    }
+}

@@ -18,30 +18,40 @@ use serde_json::{Value, json};
 use super::support::{TestApp, build_id, is_error, snapshotted};
 
 /// No expiry within this time means that there is none.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn keeping_for(seconds: u64) -> TestApp {
+pub(super) async fn keeping_for(seconds: u64) -> TestApp {
     TestApp::start_with(|config| config.retention.untagged_secs = seconds).await
 }
 
-async fn shown(app: &TestApp, build: &Value) -> Value {
+pub(super) async fn shown(app: &TestApp, build: &Value) -> Value {
     let id = build["build_id"].as_str().unwrap();
     let path = format!("/v1/templates/builds/{id}?offset=0");
     app.get_json(&path).await["build"].clone()
 }
 
 /// Waits until the stream of the template says that the build has expired.
-async fn expired(app: &TestApp, build: &Value) -> Timestamp {
-    let (service, id) = (&app.service.app, build_id(build));
+pub(super) async fn expired(app: &TestApp, build: &Value) -> Timestamp {
+    let id = build_id(build);
+    let says = |event: &TemplateEvent| matches!(event, TemplateEvent::ArtifactExpired { build, .. } if *build == id);
+    said(app, build, says).await
+}
+
+/// Waits until the stream of the template of `build` has such an event, and the views show it.
+pub(super) async fn said(
+    app: &TestApp,
+    build: &Value,
+    wanted: impl Fn(&TemplateEvent) -> bool,
+) -> Timestamp {
+    let service = &app.service.app;
     let stream = StreamName::Template(build["template_id"].as_str().unwrap().parse().unwrap());
     let waiting = async {
         loop {
             let head = service.log.head();
             let events = app.events(&stream).await;
-            let found = events.iter().find(|recorded| {
-                matches!(&recorded.event, Event::Template(TemplateEvent::ArtifactExpired { build, .. })
-                    if *build == id)
-            });
+            let found = events.iter().find(
+                |recorded| matches!(&recorded.event, Event::Template(event) if wanted(event)),
+            );
             if let Some(recorded) = found {
                 service
                     .views
@@ -83,8 +93,10 @@ async fn a_build_says_when_it_expires_once_no_tag_points_to_it() {
 #[tokio::test]
 async fn an_expired_build_can_neither_be_used_nor_be_tagged() {
     let app = keeping_for(1).await;
-    let first = app.make("my-app", &["v1"]).await;
-    let second = app.make("my-app", &["v1"]).await;
+    // Both of one artifact, so that it stays.
+    let artifact = publish(&app, "shared").await;
+    let first = make_of(&app, "my-app", &artifact).await;
+    let second = make_of(&app, "my-app", &artifact).await;
     let at = expired(&app, &first).await;
 
     let build = shown(&app, &first).await;
@@ -127,7 +139,7 @@ async fn a_build_of_a_deleted_template_is_not_to_be_had() {
 }
 
 /// Puts an artifact into the store.
-async fn publish(app: &TestApp, hostname: &str) -> ArtifactId {
+pub(super) async fn publish(app: &TestApp, hostname: &str) -> ArtifactId {
     let artifacts = &app.service.app.desk.cache.artifacts;
     let staging = artifacts.stage().await.unwrap();
     for part in [Part::Rootfs, Part::Memory, Part::DeviceState] {
@@ -160,7 +172,7 @@ async fn publish(app: &TestApp, hostname: &str) -> ArtifactId {
 }
 
 /// Accepts a build, and finishes it with an artifact.
-async fn make_of(app: &TestApp, name: &str, artifact: &ArtifactId) -> Value {
+pub(super) async fn make_of(app: &TestApp, name: &str, artifact: &ArtifactId) -> Value {
     let body = json!({"base_image": "debian:bookworm", "name": name, "tags": ["v1"]});
     let accepted = app.accept(&body).await;
     let id: BuildId = build_id(&accepted);
@@ -208,14 +220,14 @@ async fn an_artifact_goes_when_no_other_build_needs_it() {
 }
 
 /// Makes a file as old as the epoch, as far as the store knows.
-fn age(app: &TestApp, content: &[u8]) {
+pub(super) fn age(app: &TestApp, content: &[u8]) {
     let path = app.service.app.blobs.path(&Digest::of(content));
     let file = std::fs::File::open(path).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH)
         .unwrap();
 }
 
-async fn is_kept(app: &TestApp, content: &[u8]) -> bool {
+pub(super) async fn is_kept(app: &TestApp, content: &[u8]) -> bool {
     let service = &app.service.app;
     service.desk.collect_files(false).await.unwrap();
     service.blobs.contains(&Digest::of(content)).await.unwrap()

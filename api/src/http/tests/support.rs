@@ -24,7 +24,7 @@ pub(super) struct TestApp {
     pub(super) service: Service,
     pub(super) client: Client,
     pub(super) key: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestApp {
@@ -45,9 +45,26 @@ impl TestApp {
         Self::over(folder, opened).await
     }
 
-    async fn over(folder: TempDir, (foundation, runner): (Foundation, Runner)) -> Self {
+    /// The same service, which keeps everything in its data folder, after it was stopped and started.
+    pub(super) async fn restarted(self) -> Self {
+        let config = self.service.app.config.clone();
+        self.service.stop().await.unwrap();
+        let opened = Foundation::open(config).await.unwrap();
+        Self::with_key(self.folder, opened, Some(self.key)).await
+    }
+
+    async fn over(folder: TempDir, opened: (Foundation, Runner)) -> Self {
+        Self::with_key(folder, opened, None).await
+    }
+
+    async fn with_key(
+        folder: TempDir,
+        (foundation, runner): (Foundation, Runner),
+        known: Option<String>,
+    ) -> Self {
         let service = Service::without_worker(foundation, runner).await.unwrap();
-        let key = service.first_key.as_ref().unwrap().reveal().to_owned();
+        let first = || service.first_key.as_ref().unwrap().reveal().to_owned();
+        let key = known.unwrap_or_else(first);
         let client = Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
@@ -57,7 +74,7 @@ impl TestApp {
             service,
             client,
             key,
-            _folder: folder,
+            folder,
         }
     }
 

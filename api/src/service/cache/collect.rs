@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use commands::{DispatchError, Meta};
 use domain::Digest;
 use domain::ids::ArtifactId;
+use domain::ports::EventReader as _;
+use domain::recorded::Actor;
+use domain::template::{Command, Rejection};
 use executor::artifact::ArtifactError;
 use executor::layers::{Evicted, Refused};
 use projections::builds::BuildStatus;
 
 use super::find::Entry;
-use super::{CacheDesk, CacheError, each_build};
+use super::{CacheDesk, CacheError, PAGE_COUNT, each_build};
 use crate::wire::cache::{Collect, Collected, Eviction, Kind, Line, Outcome, Removed};
 
 /// Why an artifact stays.
@@ -95,7 +99,8 @@ impl CacheDesk {
         })
     }
 
-    /// Artifacts of builds that have expired, of which something is still there.
+    /// Artifacts of builds that have expired, of which something is still there, or may be as far as
+    /// the log says.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -103,19 +108,27 @@ impl CacheDesk {
         self.catch_up().await?;
         let views = self.views.clone();
         let looking = tokio::task::spawn_blocking(move || {
+            // Those of templates that were deleted since, too, of which nothing more is said.
             let mut expired = BTreeSet::new();
             each_build(&views, BuildStatus::Ready, |row| {
                 expired.extend(row.artifact.filter(|_| row.expired_at.is_some()));
             })?;
-            Ok::<_, CacheError>(expired)
+            let mut unsaid = BTreeSet::new();
+            let mut page = views.expired(None, PAGE_COUNT)?;
+            while let Some(last) = page.last().cloned() {
+                unsaid.extend(page.into_iter().map(|expired| expired.artifact));
+                page = views.expired(Some(&last), PAGE_COUNT)?;
+            }
+            Ok::<_, CacheError>((expired, unsaid))
         });
-        let mut expired = looking.await??;
+        let (mut expired, unsaid) = looking.await??;
         let stored: BTreeSet<_> = self.cache.artifacts.list().await?.into_iter().collect();
         expired.retain(|id| stored.contains(id));
+        expired.extend(unsaid);
         Ok(expired)
     }
 
-    /// Removes an artifact, or says why it stays.
+    /// Removes an artifact and has the log say so of the builds that had expired, or says why it stays.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -127,19 +140,56 @@ impl CacheDesk {
             Err(ArtifactError::InUse { .. }) => {
                 return Ok(Err(Stays::InUse));
             }
-            Err(ArtifactError::Missing { .. }) => return Ok(Err(Stays::Unknown)),
+            Err(ArtifactError::Missing { .. }) => {
+                // A crash may have been between the two.
+                self.record_purged(id).await?;
+                return Ok(Err(Stays::Unknown));
+            }
             Err(error) => return Err(error.into()),
         };
         if let Some(references) = self.templates().await?.remove(id) {
             return Ok(Err(Stays::Needed(references)));
         }
         self.cache.remove(claim).await?;
+        self.record_purged(id).await?;
         Ok(Ok(()))
     }
 
+    /// Records that nothing is left of an artifact, for every build that it had expired of.
+    async fn record_purged(&self, id: &ArtifactId) -> Result<(), CacheError> {
+        loop {
+            self.catch_up().await?;
+            let builds = self.views.expired_of(id, PAGE_COUNT)?;
+            if builds.is_empty() {
+                return Ok(());
+            }
+            for expired in builds {
+                let meta = Meta {
+                    command_id: self.ids.new_command_id(),
+                    actor: Actor::Operator,
+                };
+                let command = Command::PurgeArtifact {
+                    build: expired.build_id,
+                    artifact: expired.artifact,
+                };
+                let recorded = self
+                    .dispatcher
+                    .template(&expired.template_id, meta, command);
+                match recorded.await {
+                    // Whoever deletes a template wants to hear no more of its builds.
+                    Ok(_) | Err(DispatchError::Rejected(Rejection::Deleted)) => {}
+                    Err(error) => return Err(CacheError::Record(error)),
+                }
+            }
+        }
+    }
+
     async fn evict_blob(&self, digest: Digest) -> Result<Eviction, CacheError> {
-        let _alone = self.uploads.alone().await;
+        let looked = self.log.head();
         let lines = self.blob_lines().await?;
+        // What the log got meanwhile is looked at again.
+        let _alone = self.uploads.alone().await;
+        let needed_since = self.needed_since(looked).await?;
         let key = digest.to_string();
         let Some(line) = lines.into_iter().find(|line| line.key == key) else {
             return Ok(unknown(key));
@@ -148,6 +198,12 @@ impl CacheDesk {
             let builds: Vec<String> = line.needed_by.iter().map(super::explain::need).collect();
             let reason = format!("it is needed by {}", builds.join(", "));
             return Ok(needed(key, reason));
+        }
+        if needed_since.contains(&digest) {
+            return Ok(needed(
+                key,
+                "a build needs it that has just been asked for".to_owned(),
+            ));
         }
         self.blobs.remove(&digest).await?;
         let one = Removed {
