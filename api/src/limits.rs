@@ -11,6 +11,13 @@ pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
 /// Builds on one page of a history whose caller does not say.
 pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
+/// Events in one batch, or on one page of a trail, at most.
+pub const PAGE_EVENT_COUNT_MAX: u64 = 1000;
+/// Events in one batch, or on one page of a trail, whose caller does not say.
+pub const PAGE_EVENT_COUNT_DEFAULT: u64 = 100;
+/// Values of one filter of events.
+pub const EVENT_FILTER_COUNT_MAX: usize = 100;
+
 /// Bytes of the value of one build secret: BuildKit's own bound.
 pub const SECRET_BYTES_MAX: usize = 500 * 1024;
 
@@ -61,10 +68,32 @@ pub struct Limits {
     pub keepalive_ms: u64,
     /// Entries that a stream reads from the view at once.
     pub stream_entry_count_max: usize,
+    /// Streams of events that are known by their owner; of more, some are looked up again.
+    pub known_stream_count_max: usize,
+    /// Events that are read from the log at once, for readers of events.
+    pub event_page_count_max: usize,
+    /// Bytes of events that are written at once; the first may go beyond.
+    pub event_page_bytes_max: usize,
+    /// Such pages that are kept for further readers.
+    pub kept_event_page_count_max: usize,
+    /// Frames that wait for one reader of events.
+    pub event_queue_count_max: usize,
+    /// Milliseconds that a reader of events may leave a frame before it is dropped.
+    pub slow_reader_ms_max: u64,
+    /// Events that are looked at for one batch.
+    pub batch_scan_count_max: usize,
+    /// Bytes of one batch, or of one page of a trail; the first event may go beyond.
+    pub batch_bytes_max: usize,
+    /// Milliseconds that a client may leave an answer unread before its connection is closed.
+    pub unread_answer_ms_max: u32,
     /// Streams that are open at once.
     pub open_stream_count_max: usize,
     /// Requests larger than `json_body_bytes_max` that are looked at at once, for validation or a plan.
     pub inspection_count_max: usize,
+    /// Bytes of an idempotency key.
+    pub idempotency_key_bytes_max: usize,
+    /// Seconds that an idempotency key leads to the build that its first request made.
+    pub idempotency_secs: u64,
     /// Seconds that `POST /v1/templates` waits for the end of its build; no sign of life can be given
     /// meanwhile.
     pub blocking_build_secs_max: u64,
@@ -114,8 +143,19 @@ impl Default for Limits {
             problem_count_max: 20,
             keepalive_ms: 5000,
             stream_entry_count_max: 256,
+            known_stream_count_max: 16_384,
+            event_page_count_max: 64,
+            event_page_bytes_max: 1024 * 1024,
+            kept_event_page_count_max: 32,
+            event_queue_count_max: 16,
+            slow_reader_ms_max: 30_000,
+            batch_scan_count_max: 50_000,
+            batch_bytes_max: 4 * 1024 * 1024,
+            unread_answer_ms_max: 60_000,
             open_stream_count_max: 1024,
             inspection_count_max: 4,
+            idempotency_key_bytes_max: 255,
+            idempotency_secs: 24 * 3600,
             blocking_build_secs_max: 1800,
             read_your_write_ms_max: 5000,
             body_idle_ms_max: 30_000,

@@ -20,8 +20,8 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use domain::Digest;
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
+use domain::digest::{Digest, Hasher};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
@@ -59,6 +59,34 @@ pub struct BuildRequest {
     pub source_type: SourceType,
     /// The values of its build secrets, and its credentials by host.
     pub secrets: Secrets,
+}
+
+impl BuildRequest {
+    /// What it asks for: two requests with the same digest are one request that was sent twice. Values of
+    /// secrets are left out, so nothing about them can be found out from it; their ids are not.
+    pub fn digest(&self) -> Digest {
+        let definition = self.definition.digest().hex();
+        let words = [
+            self.namespace.as_str(),
+            self.name.as_ref().map_or("", TemplateName::as_str),
+            definition.as_str(),
+            match self.backend {
+                Backend::Native => "native",
+                Backend::Buildkit => "buildkit",
+            },
+        ];
+        let files: Vec<String> = self.context.iter().map(ContextFile::identity).collect();
+        let registries = self.secrets.registry_kinds();
+        let registries = registries.iter().flat_map(|(host, kind)| [host, kind]);
+        let registries: Vec<&String> = registries.collect();
+        Hasher::new("build-request/v1")
+            .list(words.iter())
+            .list(self.tags.iter().map(Tag::as_str))
+            .list(files.iter())
+            .list(registries.into_iter())
+            .list(self.claim.iter().map(Digest::hex))
+            .finish()
+    }
 }
 
 /// What a request is measured against.

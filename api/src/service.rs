@@ -6,12 +6,15 @@ pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
+pub mod events;
 pub mod first_key;
 pub mod inspect;
 pub mod keys;
 pub mod metrics;
 mod names;
+pub mod once;
 pub mod operator;
+pub mod owners;
 pub mod present;
 pub mod retention;
 pub mod templates;
@@ -35,8 +38,11 @@ use crate::config::Config;
 use crate::http::error::ApiError;
 use admission::Admission;
 use cache::CacheDesk;
+use events::Pages;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
+use once::Turns;
+use owners::Owners;
 use uploads::Uploads;
 
 /// Everything that endpoints share.
@@ -56,12 +62,18 @@ pub struct App {
     pub uploads: Uploads,
     /// Who may have a further build wait.
     pub admission: Admission,
+    /// Whose turn it is among requests that may be about one build.
+    pub turns: Turns,
     /// Secret values of builds that are not over.
     pub vault: Vault,
     /// What is kept to be used again.
     pub desk: CacheDesk,
     /// Who has which key.
     pub keys: KeyTable,
+    /// Whose events are whose.
+    pub owners: Owners,
+    /// The log, for readers of events.
+    pub pages: Pages,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.

@@ -9,6 +9,7 @@ pub mod blob;
 pub mod build;
 pub mod cache;
 pub mod error;
+pub mod event;
 pub mod log;
 pub mod plan;
 pub mod position;

@@ -36,9 +36,12 @@ use crate::config::{Config, ConfigError};
 use crate::http;
 use crate::service::admission::Admission;
 use crate::service::cache::CacheDesk;
+use crate::service::events::Pages;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
+use crate::service::once::Turns;
+use crate::service::owners::Owners;
 use crate::service::uploads::Uploads;
 use crate::service::{App, ClockHandle, retention};
 
@@ -311,11 +314,14 @@ async fn app(
     keys.replace(&known);
     let streams_max = config.limits.open_stream_count_max;
     let streams = Arc::new(Semaphore::new(streams_max));
+    let known_max = config.limits.known_stream_count_max;
+    let owners = Owners::new(log.clone(), views.clone(), known_max);
     Ok(App {
         metrics: metrics(&log, &views, &streams, streams_max),
         // The same table: its gate is one.
         uploads: desk.uploads.clone(),
         admission: Admission::default(),
+        turns: Turns::default(),
         desk,
         inspections: Semaphore::new(config.limits.inspection_count_max),
         streams,
@@ -323,6 +329,8 @@ async fn app(
         stopping: CancellationToken::new(),
         ready_from: log.head(),
         runtime: tokio::runtime::Handle::current(),
+        pages: Pages::new(log.clone(), owners.clone(), &config.limits),
+        owners,
         worker_ready,
         config,
         log,

@@ -45,6 +45,8 @@ use domain::recorded::{Actor, Position, Recorded, StreamName, Version};
 use domain::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+pub use vocabulary::types_of;
+
 /// The schema version in which events are written.
 pub const SCHEMA_VERSION: u16 = 1;
 
@@ -226,7 +228,7 @@ pub fn decode_event(
     schema_version: u16,
     payload: &[u8],
 ) -> Result<Event, CodecError> {
-    if !vocabulary::types_of(category).contains(&kind) {
+    if !types_of(category).contains(&kind) {
         let kind = kind.to_owned();
         return Err(CodecError::UnknownType { category, kind });
     }
@@ -266,7 +268,8 @@ fn upcast<'a>(
     }
 }
 
-fn actor_text(actor: &Actor) -> String {
+/// An actor as it is hashed: `key:key_…`, `worker:wk_…` or `operator`.
+pub fn actor_text(actor: &Actor) -> String {
     match actor {
         Actor::Key { id } => format!("key:{id}"),
         Actor::Worker { id } => format!("worker:{id}"),

@@ -27,6 +27,8 @@ mod supervisor;
 mod tail;
 pub mod view;
 
+pub(crate) use builder::mounted_below;
+pub(crate) use cgroup::groups_exist;
 pub use container::{Containers, NetworkAccess};
 pub use network::{FilteredNetwork, NetworkError};
 

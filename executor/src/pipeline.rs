@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::base::Origin;
 use crate::artifact::Artifact;
+use crate::holdings::Holdings;
 use crate::layers::{Layer, Recipe};
 use crate::limits::secrets::SecretLimits;
 use crate::output::mask::Mask;
@@ -106,6 +107,8 @@ struct Attempt<'a> {
     job: &'a Job,
     reporter: Reporter,
     stop: CancellationToken,
+    /// What it holds of the host.
+    holdings: Holdings,
     /// The secret values of the request, if there are any.
     secrets: Option<Arc<Secrets>>,
     mask: Mask,
@@ -120,12 +123,12 @@ struct Template {
     env_keys: Vec<String>,
 }
 
-/// Builds `job`, until it ends or `stop` is cancelled.
+/// Builds `job`, until it ends or `stop` is cancelled; what it holds of the host meanwhile is in `holdings`.
 pub async fn run(
     services: &Services,
     job: Job,
     reporter: Reporter,
-    stop: CancellationToken,
+    (stop, holdings): (CancellationToken, Holdings),
 ) -> Ended {
     let secrets = services.vault.get(&job.build);
     let mask = match hiding(secrets.clone(), services.limits.secrets).await {
@@ -137,6 +140,7 @@ pub async fn run(
         job: &job,
         reporter: reporter.masked(mask.clone()),
         stop,
+        holdings,
         secrets,
         mask: mask.clone(),
     };

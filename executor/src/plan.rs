@@ -301,6 +301,7 @@ mod tests {
             retry_of: None,
             arrivals: None,
             idempotency_key: None,
+            request_digest: None,
             max_attempts: 2,
         }))
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use crate::holdings::{Holdings, Thing};
+
 /// The most that is kept of each output stream of a tool, in bytes; the end is what matters.
 pub const OUTPUT_TAIL_BYTES_MAX: usize = 64 * 1024;
 
@@ -20,6 +22,7 @@ pub struct Tool {
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
+    holdings: Holdings,
 }
 
 /// What a program that ended left behind.
@@ -80,6 +83,7 @@ impl Tool {
             args: Vec::new(),
             envs: Vec::new(),
             current_dir: None,
+            holdings: Holdings::default(),
         }
     }
 
@@ -101,6 +105,13 @@ impl Tool {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs it for whoever keeps this list.
+    #[must_use]
+    pub fn held_by(mut self, holdings: &Holdings) -> Self {
+        self.holdings = holdings.clone();
         self
     }
 
@@ -149,6 +160,8 @@ impl Tool {
                 program: self.name(),
                 source,
             })?;
+        let process = child.id().map(|pid| Thing::process(self.name(), pid));
+        let held = self.holdings.hold(process);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let ended = async {
             let (stdout, stderr, status) =
@@ -160,7 +173,10 @@ impl Tool {
             })
         };
         match tokio::time::timeout(deadline, ended).await {
-            Ok(Ok(finished)) => Ok(finished),
+            Ok(Ok(finished)) => {
+                held.released();
+                Ok(finished)
+            }
             Ok(Err(source)) => Err(ProcessError::Lost {
                 program: self.name(),
                 source,

@@ -7,6 +7,7 @@ use domain::build::VmmIdentity;
 use serde::Serialize;
 
 use crate::artifact::{Artifact, ArtifactError, Part, Runtime};
+use crate::holdings::Holdings;
 use crate::limits::Limits;
 use crate::native::container::NetworkAccess;
 use crate::native::network::{FilteredNetwork, NetworkError};
@@ -100,7 +101,14 @@ pub async fn restore(
         .tempdir_in(host.work_dir)
         .map_err(RestoreError::Folder)?;
     let network = if manifest.machine.network {
-        Some(FilteredNetwork::create(&host.network.policy, &host.limits.native).await?)
+        Some(
+            FilteredNetwork::create(
+                &host.network.policy,
+                &host.limits.native,
+                &Holdings::default(),
+            )
+            .await?,
+        )
     } else {
         None
     };

@@ -21,6 +21,7 @@ use std::path::Path;
 
 use domain::Digest;
 
+use crate::holdings::Holdings;
 use crate::limits::rootfs::RootfsLimits;
 pub use error::RootfsError;
 use error::{blocking, disk_full, require_space};
@@ -41,7 +42,7 @@ pub const MOUNT_POINTS: [(&str, u32); 5] = [
 ];
 
 /// How images are made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Ext4Options {
     /// Bytes 0 to 15 become the UUID, 16 to 31 the hash seed of directories. Nothing mounts by
     /// this UUID, so one constant for all images is right: equal content, equal image.
@@ -50,6 +51,8 @@ pub struct Ext4Options {
     pub time_seconds: u32,
     /// Sizes and deadlines.
     pub limits: RootfsLimits,
+    /// The list of whoever they are made for.
+    pub holdings: Holdings,
 }
 
 impl Default for Ext4Options {
@@ -58,6 +61,7 @@ impl Default for Ext4Options {
             identity: Digest::of(b"nullspace/rootfs/v1"),
             time_seconds: 1_700_000_000,
             limits: RootfsLimits::default(),
+            holdings: Holdings::default(),
         }
     }
 }

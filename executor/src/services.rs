@@ -8,7 +8,9 @@ use commands::blobs::BlobStore;
 use commands::dispatch::Dispatcher;
 use commands::ids::IdSource;
 use commands::log::AnyLog;
+use domain::build::Aftermath;
 use domain::ports::Clock;
+use tokio::time::Instant;
 
 use crate::artifact::{ArtifactError, ArtifactStore};
 use crate::cache::Cache;
@@ -17,8 +19,16 @@ use crate::layers::{LayerStore, StoreError};
 use crate::limits::Limits;
 use crate::native::builder::unmount_left;
 use crate::native::container::{ContainerError, Containers, ContainersConfig, NetworkAccess};
+use crate::report::millis;
 use crate::vault::Vault;
 use crate::vmm::{Vmm, VmmConfig, VmmError};
+
+/// What a start takes away of earlier processes; it fails if it cannot.
+const SWEPT: [&str; 3] = [
+    "control groups of step containers",
+    "files of step containers",
+    "mounts and folders of builds",
+];
 
 /// What every build of this process uses. One value, shared.
 pub struct Services {
@@ -50,6 +60,8 @@ pub struct Services {
     pub blobs: BlobStore,
     /// Where builds put what they throw away; on the filesystem of the stores.
     pub work_dir: WorkDir,
+    /// What of attempts of earlier processes was looked for at this start, and is gone.
+    pub swept: Aftermath,
     /// Bounds.
     pub limits: Limits,
 }
@@ -182,6 +194,7 @@ impl Services {
             vmm,
             limits,
         } = settings;
+        let began = Instant::now();
         let containers = Containers::new(ContainersConfig {
             runc,
             state_dir: data_dir.join("containers"),
@@ -228,6 +241,11 @@ impl Services {
             blobs: shared.blobs,
             vault: shared.vault,
             work_dir,
+            swept: Aftermath {
+                gone: SWEPT.map(str::to_owned).to_vec(),
+                left: Vec::new(),
+                took_ms: millis(began.into_std()),
+            },
             limits,
         })
     }

@@ -212,7 +212,7 @@ mod tests {
             max_attempts: 2,
             failure: failure(),
         });
-        let cancelled = Event::Cancelled(Cancelled { killed: Vec::new() });
+        let cancelled = Event::Cancelled(Cancelled::default());
         for (event, kept) in [
             (scheduled, true),
             (Event::Failed(failure()), false),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::build::Command;
+use domain::build::{Cancelled, Command};
 use domain::failure::{Failure, FailureReason};
 use domain::ids::{BuildId, WorkerId};
 use domain::ports::{EventReader, LogError};
@@ -165,9 +165,12 @@ impl Worker {
                 self.record(&build, Command::Fail { fence, failure }).await;
             }
             Action::RecordCancelled { build, fence } => {
-                let killed = vec!["the worker that built it".to_owned()];
-                self.record(&build, Command::ConfirmCancelled { fence, killed })
-                    .await;
+                let cancelled = Cancelled {
+                    killed: vec!["the worker that built it".to_owned()],
+                    aftermath: Some(self.services.swept.clone()),
+                };
+                let confirm = Command::ConfirmCancelled { fence, cancelled };
+                self.record(&build, confirm).await;
             }
             Action::Abandon(build) => {
                 let failure = Failure::new(

@@ -25,6 +25,7 @@
 
 pub mod builds;
 pub mod claims;
+pub mod idempotency;
 mod key;
 pub mod limits;
 pub mod logs;

@@ -52,7 +52,7 @@ fn entries_key(id: &BuildId) -> Key {
 
 impl Projection for Logs {
     const NAME: &'static str = "logs";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
 
     fn apply(rows: &mut Rows<'_>, recorded: &Recorded<Event>) -> Result<(), ApplyError> {
         let (StreamName::Build(id), Event::Build(event)) = (&recorded.stream, &recorded.event)

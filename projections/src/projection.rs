@@ -5,6 +5,7 @@ use domain::recorded::Recorded;
 
 use crate::builds::Builds;
 use crate::claims::Claims;
+use crate::idempotency::Idempotency;
 use crate::logs::Logs;
 use crate::queue::Queue;
 use crate::rows::Rows;
@@ -48,6 +49,7 @@ pub fn revisions() -> String {
         revision::<Templates>(),
         revision::<Queue>(),
         revision::<Claims>(),
+        revision::<Idempotency>(),
     ]
     .join(" ")
 }
@@ -78,6 +80,7 @@ pub fn apply_batch(
         apply_to::<Templates>(&mut rows, recorded)?;
         apply_to::<Queue>(&mut rows, recorded)?;
         apply_to::<Claims>(&mut rows, recorded)?;
+        apply_to::<Idempotency>(&mut rows, recorded)?;
         last = Some(LastEvent {
             position: recorded.position,
             stream: recorded.stream.clone(),

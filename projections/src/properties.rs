@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use domain::build::{
-    Build, BypassReason, CacheBypassed, CacheMissed, CacheStored, Command, Event as BuildEvent,
-    Fence, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted, StepFinished, StepLogged,
-    StepStarted, decide, evolve,
+    Build, BypassReason, CacheBypassed, CacheMissed, CacheStored, Cancelled, Command,
+    Event as BuildEvent, Fence, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted,
+    StepFinished, StepLogged, StepStarted, decide, evolve,
 };
 use domain::failure::{Failure, FailureReason};
 use domain::namespace::{self, Command as NameCommand, Names};
@@ -90,7 +90,7 @@ fn command(state: &Build, build: u8, what: u8, detail: u32) -> Command {
         },
         _ => Command::ConfirmCancelled {
             fence,
-            killed: Vec::new(),
+            cancelled: Cancelled::default(),
         },
     }
 }

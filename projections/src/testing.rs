@@ -178,6 +178,7 @@ pub(crate) fn request(template: u8, tags: &[&str]) -> Requested {
         retry_of: None,
         arrivals: None,
         idempotency_key: None,
+        request_digest: None,
         max_attempts: 2,
     }
 }

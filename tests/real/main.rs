@@ -13,6 +13,7 @@ mod cache_operator;
 mod canary;
 mod crash;
 mod dockerfile_daemons;
+mod openapi;
 mod operator;
 mod private_images;
 mod retention;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     wanted.extend(canary::own());
     wanted.extend(retention::own());
     wanted.extend(dockerfile_daemons::own());
+    wanted.extend(openapi::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

@@ -12,10 +12,11 @@ use projections::templates::TemplateRow;
 use super::body::{Body, Json};
 use super::error::ApiError;
 use super::query::Parameters;
-use super::{logs, reply};
+use super::{logs, reply, terms};
 use crate::normalise::{self, BuildRequest};
 use crate::service::accept::{accept, accept_retry, dispatch_error};
 use crate::service::keys::Caller;
+use crate::service::once::{Accepted, Terms};
 use crate::service::{App, present};
 use crate::wire::build::StatusSnapshot;
 
@@ -30,14 +31,17 @@ const REASON_BYTES_MAX: usize = 1000;
 pub async fn build(
     app: &Arc<App>,
     caller: Caller,
+    terms: Terms,
     body: &mut Body,
 ) -> Result<HttpResponse, ApiError> {
     // Before the build is accepted: a build whose log cannot be streamed would be lost to its
     // caller.
     let room = logs::room(app)?;
     let request = read_request(app, &caller, body).await?;
-    let row = accept(app, caller, request).await?;
-    Ok(logs::stream(app, row, 0, true, room))
+    let accepted = accept(app, caller, request, terms).await?;
+    let mut response = logs::stream(app, accepted.row.clone(), 0, true, room);
+    terms::mark(&mut response, &accepted);
+    Ok(response)
 }
 
 /// `POST /v1/templates/builds`: builds in the background.
@@ -47,13 +51,21 @@ pub async fn build(
 pub async fn start(
     app: &Arc<App>,
     caller: Caller,
+    terms: Terms,
     body: &mut Body,
 ) -> Result<HttpResponse, ApiError> {
     let request = read_request(app, &caller, body).await?;
-    let row = accept(app, caller, request).await?;
-    let template = template_of(app, &row)?;
-    let build = present::build(&row, template.as_ref(), &app.config.retention);
-    reply::json(StatusCode::ACCEPTED, &build)
+    let accepted = accept(app, caller, request, terms).await?;
+    answer(app, &accepted)
+}
+
+/// The answer to whoever started a build.
+fn answer(app: &App, accepted: &Accepted) -> Result<HttpResponse, ApiError> {
+    let template = template_of(app, &accepted.row)?;
+    let build = present::build(&accepted.row, template.as_ref(), &app.config.retention);
+    let mut response = reply::json(StatusCode::ACCEPTED, &build)?;
+    terms::mark(&mut response, accepted);
+    Ok(response)
 }
 
 pub(super) async fn read_request(
@@ -161,6 +173,7 @@ pub async fn retry(
     app: &Arc<App>,
     caller: Caller,
     id: &str,
+    terms: Terms,
     body: &mut Body,
 ) -> Result<HttpResponse, ApiError> {
     let json = body.json(app.config.limits.json_body_bytes_max).await?;
@@ -168,12 +181,8 @@ pub async fn retry(
     let json = json.unwrap_or_else(Json::empty);
     let limits = app.config.limits.clone();
     let reading = tokio::task::spawn_blocking(move || normalise::retry_request(&json, &limits));
-    let row = accept_retry(app, caller, id, reading.await??).await?;
-    let template = template_of(app, &row)?;
-    reply::json(
-        StatusCode::ACCEPTED,
-        &present::build(&row, template.as_ref(), &app.config.retention),
-    )
+    let accepted = accept_retry(app, caller, id, reading.await??, terms).await?;
+    answer(app, &accepted)
 }
 
 /// The caller's own build with this id.

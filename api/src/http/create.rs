@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::{builds, logs, reply};
 use crate::service::accept::accept;
 use crate::service::keys::Caller;
+use crate::service::once::Terms;
 use crate::service::{App, present};
 
 /// Builds, and answers with the template. A client that goes away does not stop the build.
@@ -30,8 +31,8 @@ pub async fn create(
     // It is held as long as a stream is.
     let _room = logs::room(app)?;
     let request = builds::read_request(app, &caller, body).await?;
-    let accepted = accept(app, caller, request).await?;
-    let row = over(app, &accepted.build_id).await?;
+    let accepted = accept(app, caller, request, Terms::default()).await?;
+    let row = over(app, &accepted.row.build_id).await?;
     match (row.status, &row.failure) {
         (BuildStatus::Error, Some(failure)) => Err(ApiError::BuildFailed {
             failure: Box::new(present::failure_of(&row, failure)),

@@ -17,8 +17,8 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
 use super::{
-    auth, blobs, builds, claims, create, inspect, logs, metrics, namespaces, openapi, promote,
-    reply, request_id, templates,
+    auth, blobs, builds, claims, create, events, inspect, logs, metrics, namespaces, openapi,
+    promote, reply, request_id, templates, terms,
 };
 use crate::service::App;
 
@@ -91,9 +91,11 @@ async fn answer(
     let caller = auth::caller(request.headers(), &app.keys, &app.config.limits)?;
     tracing::Span::current().record("owner", caller.owner.as_str());
     let parameters = Parameters::read(request.query_string())?;
+    let terms = || terms::read(request.headers(), &app.config.limits);
     match route {
         Route::Health | Route::Ready | Route::OpenApi => public(&route, app),
         Route::Metrics => metrics::get(app),
+        Route::Events => events::get(app, &caller, request.headers(), &parameters).await,
         Route::Machines => reply::json(StatusCode::OK, &[(); 0]),
         Route::Templates if request.method() == Method::POST => {
             create::create(app, caller, body).await
@@ -109,12 +111,13 @@ async fn answer(
         Route::Claims => claims::reserve(app, &caller, body).await,
         Route::Claim(token) => claims::release(app, &caller, &token).await,
         Route::Namespace(slug) => namespaces::get(app, &caller, &slug),
-        Route::BuildStream => builds::build(app, caller, body).await,
-        Route::Builds => builds::start(app, caller, body).await,
+        Route::BuildStream => builds::build(app, caller, terms()?, body).await,
+        Route::Builds => builds::start(app, caller, terms()?, body).await,
         Route::Build(id) => builds::status(app, &caller, &id, &parameters).await,
         Route::BuildLogs(id) => logs::get(app, &caller, &id, &parameters),
+        Route::BuildEvents(id) => events::trail(app, &caller, &id, &parameters).await,
         Route::CancelBuild(id) => builds::cancel(app, &caller, &id, body).await,
-        Route::RetryBuild(id) => builds::retry(app, caller, &id, body).await,
+        Route::RetryBuild(id) => builds::retry(app, caller, &id, terms()?, body).await,
         Route::PromoteBuild(id) => promote::promote(app, &caller, &id, body).await,
         Route::Validate => inspect::validate(app, &caller, body).await,
         Route::Plan => inspect::plan(app, &caller, body).await,

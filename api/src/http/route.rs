@@ -22,6 +22,8 @@ pub enum Route {
     OpenApi,
     /// `GET /metrics`: figures about the service.
     Metrics,
+    /// `GET /v1/events`: the caller's part of the log.
+    Events,
     /// `GET /v1/machines`: for the client's doctor.
     Machines,
     /// `GET /v1/templates`, and `POST /v1/templates`: builds and answers when it is over.
@@ -34,6 +36,8 @@ pub enum Route {
     Build(String),
     /// `GET /v1/templates/builds/{id}/logs`
     BuildLogs(String),
+    /// `GET /v1/templates/builds/{id}/events`
+    BuildEvents(String),
     /// `POST /v1/templates/builds/{id}/cancel`
     CancelBuild(String),
     /// `POST /v1/templates/builds/{id}/retry`
@@ -88,6 +92,7 @@ impl Route {
             ["readyz"] => Self::Ready,
             ["openapi.json"] => Self::OpenApi,
             ["metrics"] => Self::Metrics,
+            ["v1", "events"] => Self::Events,
             ["v1", "machines"] => Self::Machines,
             ["v1", "templates", rest @ ..] => return Self::find_template(rest),
             ["v1", "template-warm-pools", ..] => Self::Later("template warm pools"),
@@ -103,6 +108,7 @@ impl Route {
             ["builds"] => Self::Builds,
             ["builds", id] => Self::Build((*id).to_owned()),
             ["builds", id, "logs"] => Self::BuildLogs((*id).to_owned()),
+            ["builds", id, "events"] => Self::BuildEvents((*id).to_owned()),
             ["builds", id, "cancel"] => Self::CancelBuild((*id).to_owned()),
             ["builds", id, "retry"] => Self::RetryBuild((*id).to_owned()),
             ["builds", id, "promote"] => Self::PromoteBuild((*id).to_owned()),
@@ -129,9 +135,11 @@ impl Route {
             Self::Templates => &["GET", "POST"],
             Self::OpenApi
             | Self::Metrics
+            | Self::Events
             | Self::Machines
             | Self::Build(_)
             | Self::BuildLogs(_)
+            | Self::BuildEvents(_)
             | Self::Namespace(_) => &["GET"],
             Self::BuildStream
             | Self::Builds
@@ -162,12 +170,14 @@ impl Route {
             Self::Ready => "/readyz",
             Self::OpenApi => "/openapi.json",
             Self::Metrics => "/metrics",
+            Self::Events => "/v1/events",
             Self::Machines => "/v1/machines",
             Self::Templates => "/v1/templates",
             Self::BuildStream => "/v1/templates/build",
             Self::Builds => "/v1/templates/builds",
             Self::Build(_) => "/v1/templates/builds/{build_id}",
             Self::BuildLogs(_) => "/v1/templates/builds/{build_id}/logs",
+            Self::BuildEvents(_) => "/v1/templates/builds/{build_id}/events",
             Self::CancelBuild(_) => "/v1/templates/builds/{build_id}/cancel",
             Self::RetryBuild(_) => "/v1/templates/builds/{build_id}/retry",
             Self::PromoteBuild(_) => "/v1/templates/builds/{build_id}/promote",

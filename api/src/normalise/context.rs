@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use domain::Digest;
 use domain::definition::{
     CONTEXT_PATH_BYTES_MAX, ContextEntry, ContextKind, ContextManifest, InvalidContext,
 };
@@ -31,6 +32,18 @@ pub enum Payload {
     Blob(String),
     /// A file whose content came with the request.
     Inline(Vec<u8>),
+}
+
+impl ContextFile {
+    /// What it is known by, in one text: two entries with the same text are the same.
+    pub(super) fn identity(&self) -> String {
+        let content = match &self.payload {
+            Payload::Dir => "folder".to_owned(),
+            Payload::Blob(id) => format!("sent {id}"),
+            Payload::Inline(bytes) => Digest::of(bytes).to_string(),
+        };
+        format!("{:o} {content} {}", self.mode, self.path)
+    }
 }
 
 impl std::fmt::Debug for Payload {

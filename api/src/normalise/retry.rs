@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use domain::build::RetryRequest;
+use domain::digest::{Digest, Hasher};
+use domain::ids::BuildId;
+use domain::name::{SecretId, Tag};
 use executor::vault::Secrets;
 use serde_json::Value;
 
@@ -20,6 +23,20 @@ pub struct Retry {
     pub secrets: Secrets,
     /// The credentials that it brings, for the images of the original.
     pub auth: RegistryAuth,
+}
+
+impl Retry {
+    /// What it asks for of the build `of`; as [`super::BuildRequest::digest`], without values.
+    pub fn digest(&self, of: &BuildId) -> Digest {
+        let tags = self.request.tags.iter().flatten().map(Tag::as_str);
+        let tags: Vec<&str> = tags.collect();
+        let ids = self.request.secret_ids.iter().map(SecretId::as_str);
+        Hasher::new("retry-request/v1")
+            .field(of.as_str())
+            .list(tags.into_iter())
+            .list(ids)
+            .finish()
+    }
 }
 
 /// Reads the request of a retry.

@@ -17,33 +17,62 @@ use super::bases;
 use super::context;
 use super::keys::Caller;
 use super::names;
+use super::once::{self, Accepted, Keyed, Terms, Way};
 use crate::http::error::ApiError;
 use crate::normalise::{BuildRequest, Refusal, Retry};
 
-/// Accepts `request` and waits until the build is visible.
+/// Accepts `request` on its `terms`, and waits until the build is visible.
 ///
 /// Goes on when the caller has gone: a build is accepted whole or not at all.
 ///
 /// # Errors
 /// [`ApiError`], [`ApiError::WaitingBuilds`] among them; nothing was accepted then, except after
-/// [`ApiError::NotVisibleYet`].
+/// [`ApiError::NotVisibleYet`]. [`ApiError::Conflict`] if the key of the terms belongs to another request.
 pub async fn accept(
     app: &Arc<App>,
     caller: Caller,
     request: BuildRequest,
-) -> Result<BuildRow, ApiError> {
+    terms: Terms,
+) -> Result<Accepted, ApiError> {
     let runtime = app.runtime.clone();
     let app = Arc::clone(app);
     runtime
-        .spawn(async move { accept_whole(&app, &caller, request).await })
+        .spawn(async move { accept_on(&app, &caller, request, terms).await })
         .await?
+}
+
+async fn accept_on(
+    app: &App,
+    caller: &Caller,
+    request: BuildRequest,
+    terms: Terms,
+) -> Result<Accepted, ApiError> {
+    if let Some(key) = terms.key {
+        // Inlined files are hashed, which takes a while.
+        let hashing = tokio::task::spawn_blocking(move || (request.digest(), request));
+        let (digest, request) = hashing.await?;
+        let keyed = Keyed { key, digest };
+        let _turn = match once::first(app, caller, &keyed).await? {
+            Ok(turn) => turn,
+            Err(earlier) => return Ok(earlier),
+        };
+        return accept_whole(app, caller, request, Some(keyed), false).await;
+    }
+    let wanted = request.name.clone().filter(|_| terms.joins);
+    let Some(name) = wanted.filter(|_| request.secrets.is_empty()) else {
+        return accept_whole(app, caller, request, None, false).await;
+    };
+    let _turn = once::flight(app, caller, &name).await?;
+    accept_whole(app, caller, request, None, true).await
 }
 
 async fn accept_whole(
     app: &App,
     caller: &Caller,
     mut request: BuildRequest,
-) -> Result<BuildRow, ApiError> {
+    keyed: Option<Keyed>,
+    joins: bool,
+) -> Result<Accepted, ApiError> {
     let limits = &app.config.limits;
     let _entering = enter(app, caller)?;
     // First of all: it costs little, and what is missing is said before files are kept.
@@ -55,8 +84,20 @@ async fn accept_whole(
     let _held = app.uploads.hold().await;
     let stored = context::store(files, &caller.owner, &app.uploads, &app.blobs, limits).await?;
     let mut requested = requested(app, caller, request, base, stored, &secrets)?;
+    if joins && let Some(row) = once::under_way(app, caller, &requested).await? {
+        let way = Way::Joined;
+        return Ok(Accepted { row, way });
+    }
     requested.template_id = names::take(app, caller, &requested, claim).await?;
+    mark(&mut requested, keyed);
     request_build(app, caller, requested, secrets).await
+}
+
+/// Notes the key that a request came with.
+fn mark(requested: &mut Requested, keyed: Option<Keyed>) {
+    if let Some(Keyed { key, digest }) = keyed {
+        (requested.idempotency_key, requested.request_digest) = (Some(key), Some(digest));
+    }
 }
 
 /// What will be recorded of a request; its template id is a new one.
@@ -91,6 +132,7 @@ pub(super) fn requested(
         retry_of: None,
         arrivals: stored.arrivals,
         idempotency_key: None,
+        request_digest: None,
         max_attempts: app.config.executor.max_attempts,
     };
     check_size(&requested, app.config.limits.definition_bytes_max)?;
@@ -125,10 +167,22 @@ pub async fn accept_retry(
     caller: Caller,
     of: BuildId,
     retry: Retry,
-) -> Result<BuildRow, ApiError> {
+    terms: Terms,
+) -> Result<Accepted, ApiError> {
     let runtime = app.runtime.clone();
     let app = Arc::clone(app);
     let accepting = async move {
+        let keyed = terms.key.map(|key| Keyed {
+            key,
+            digest: retry.digest(&of),
+        });
+        let mut _turn = None;
+        if let Some(keyed) = &keyed {
+            _turn = match once::first(&app, &caller, keyed).await? {
+                Ok(turn) => Some(turn),
+                Err(earlier) => return Ok(earlier),
+            };
+        }
         let _entering = enter(&app, &caller)?;
         let _held = app.uploads.hold().await;
         let (state, _) = app
@@ -137,10 +191,11 @@ pub async fn accept_retry(
             .await
             .map_err(dispatch_error)?;
         let (request, secrets) = retry_of(&state, retry)?;
-        let requested =
+        let mut requested =
             build::retry(&of, &state, request).map_err(|rejection| refused(&state, &rejection))?;
         names::check_there(&app, &requested.template_id).await?;
         check_files(&app, &of, &requested).await?;
+        mark(&mut requested, keyed);
         request_build(&app, &caller, requested, secrets).await
     };
     runtime.spawn(accepting).await?
@@ -208,7 +263,7 @@ async fn request_build(
     caller: &Caller,
     requested: Requested,
     secrets: Secrets,
-) -> Result<BuildRow, ApiError> {
+) -> Result<Accepted, ApiError> {
     let id = app.ids.new_build_id();
     if !secrets.is_empty() {
         let kept = app.vault.put(id.clone(), secrets);
@@ -227,7 +282,8 @@ async fn request_build(
             return Err(ApiError::NotVisibleYet(id));
         }
     }
-    visible(app, &id)
+    let row = visible(app, &id)?;
+    Ok(Accepted { row, way: Way::New })
 }
 
 fn visible(app: &App, id: &BuildId) -> Result<BuildRow, ApiError> {

@@ -75,7 +75,7 @@ types!(
 );
 
 /// The types that the streams of `category` hold.
-pub(super) const fn types_of(category: Category) -> &'static [&'static str] {
+pub const fn types_of(category: Category) -> &'static [&'static str] {
     match category {
         Category::Build => BUILD,
         Category::Template => TEMPLATE,

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use domain::build::{Build, Command, Fence, LogLine, LogStream, Phase, Rejection, StepLogged};
+use domain::build::{
+    Build, Cancelled, Command, Fence, LogLine, LogStream, Phase, Rejection, StepLogged,
+};
 use domain::digest::Digest;
 use domain::event::Category;
 use domain::ids::{KeyId, WorkerId};
@@ -210,7 +212,7 @@ async fn an_outdated_state_neither_refuses_nor_shrugs() {
     theirs.build(&id, world.meta(), cancel()).await.unwrap();
     let confirm = Command::ConfirmCancelled {
         fence: Fence(1),
-        killed: Vec::new(),
+        cancelled: Cancelled::default(),
     };
     theirs.build(&id, world.meta(), confirm).await.unwrap();
     let refused = ours.build(&id, world.meta(), start).await;

@@ -62,8 +62,8 @@ pub enum Command {
     ConfirmCancelled {
         /// The attempt's fence.
         fence: Fence,
-        /// What was running and was killed.
-        killed: Vec<String>,
+        /// What was killed, and what was seen afterwards.
+        cancelled: Cancelled,
     },
 }
 
@@ -158,7 +158,7 @@ pub fn decide(state: &Build, command: Command) -> Result<Vec<Event>, Rejection> 
             Build::Ready(..) | Build::Failed(..) | Build::Cancelled(_) => Err(Rejection::Finished),
         },
         Command::Cancel { by, reason } => cancel(state, CancelRequested { by, reason }),
-        Command::ConfirmCancelled { fence, killed } => confirm(state, fence, killed),
+        Command::ConfirmCancelled { fence, cancelled } => confirm(state, fence, cancelled),
     }
 }
 
@@ -238,7 +238,7 @@ fn cancel(state: &Build, wanted: CancelRequested) -> Result<Vec<Event>, Rejectio
         // Nothing runs, so nobody has to confirm.
         Build::Waiting(_) => Ok(vec![
             Event::CancelRequested(wanted),
-            Event::Cancelled(Cancelled { killed: Vec::new() }),
+            Event::Cancelled(Cancelled::default()),
         ]),
         Build::Building(..) => Ok(vec![Event::CancelRequested(wanted)]),
         // Idempotent: the contract answers with the present snapshot.
@@ -248,13 +248,13 @@ fn cancel(state: &Build, wanted: CancelRequested) -> Result<Vec<Event>, Rejectio
     }
 }
 
-fn confirm(state: &Build, fence: Fence, killed: Vec<String>) -> Result<Vec<Event>, Rejection> {
+fn confirm(state: &Build, fence: Fence, cancelled: Cancelled) -> Result<Vec<Event>, Rejection> {
     match state {
         Build::Absent => Err(Rejection::NotRequested),
         Build::Waiting(_) | Build::Building(..) => Err(Rejection::NotCancelling),
         Build::Cancelling(_, attempt) => {
             check_fence(attempt, fence)?;
-            Ok(vec![Event::Cancelled(Cancelled { killed })])
+            Ok(vec![Event::Cancelled(cancelled)])
         }
         Build::Cancelled(_) => Ok(Vec::new()),
         Build::Ready(..) | Build::Failed(..) => Err(Rejection::Finished),
@@ -338,7 +338,7 @@ pub fn retry(of: &BuildId, state: &Build, request: RetryRequest) -> Result<Reque
         registry_auth: request.registry_auth,
         ..(*accepted.requested).clone()
     };
-    requested.idempotency_key = None;
+    (requested.idempotency_key, requested.request_digest) = (None, None);
     // It brings no files: all of them are there.
     requested.arrivals = None;
     if let Some(tags) = request.tags {

@@ -1,6 +1,7 @@
 //! The events of a build stream: past tense, the least that makes the fact whole, no secret value.
 
 mod cache;
+mod cancel;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use cache::{
     BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject, FilesCounted,
 };
+pub use cancel::{Aftermath, CancelRequested, Cancelled};
 
 use super::{Fence, PinnedBase, Snapshotted};
 use crate::definition::{Backend, Definition, Readiness, SourceType};
@@ -110,6 +112,10 @@ pub struct Requested {
     /// The caller's idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// What the request that brought the key asked for, secret values apart: another request with the
+    /// same key is told from the same one again by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<Digest>,
     /// How often the build is attempted by itself.
     pub max_attempts: u32,
 }
@@ -333,24 +339,6 @@ pub struct RetryScheduled {
     pub max_attempts: u32,
     /// Why.
     pub failure: Failure,
-}
-
-/// Somebody wants the build stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CancelRequested {
-    /// Who, as the wire shows it.
-    pub by: String,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// The build was stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cancelled {
-    /// What was running and was killed; empty if nothing was.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub killed: Vec<String>,
 }
 
 impl Event {

@@ -54,6 +54,7 @@ fn requested(secret_ids: &[&str]) -> Box<Requested> {
         retry_of: None,
         arrivals: None,
         idempotency_key: None,
+        request_digest: None,
         max_attempts: 2,
     })
 }
@@ -143,7 +144,7 @@ fn any_command() -> impl Strategy<Value = Command> {
             .prop_map(|(fence, reason)| Command::Fail { fence, failure: Failure::new(reason, "f") }),
         1 => Just(Command::Abandon { failure: Failure::new(FailureReason::SecretsLost, "f") }),
         1 => Just(Command::Cancel { by: "me".into(), reason: None }),
-        2 => fence.prop_map(|fence| Command::ConfirmCancelled { fence, killed: Vec::new() }),
+        2 => fence.prop_map(|fence| Command::ConfirmCancelled { fence, cancelled: Cancelled::default() }),
     ]
 }
 

@@ -14,6 +14,8 @@ pub struct BuildkitLimits {
     pub silence_ms_max: u64,
     /// How many times in a row a daemon may fail to answer that.
     pub unanswered_probes_max: u32,
+    /// How long a daemon may take to say that a stopped build is over, in milliseconds.
+    pub over_ms_max: u64,
     /// How long it may take to remove what a daemon remembers of a build, in milliseconds.
     pub forget_ms_max: u64,
     /// How long a whole build may take, in seconds.
@@ -52,6 +54,7 @@ impl Default for BuildkitLimits {
             answer_bytes_max: 4 * 1024 * 1024,
             silence_ms_max: 30_000,
             unanswered_probes_max: 3,
+            over_ms_max: 5_000,
             forget_ms_max: 5_000,
             build_seconds_max: 3_600,
             progress_line_bytes_max: 4 * 1024 * 1024,

@@ -40,6 +40,13 @@ pub trait Observer {
     /// Why it can go on no longer; the build is stopped then.
     type Error;
 
+    /// `buildctl` runs, as the process with this number.
+    fn begun(&mut self, buildctl: u32);
+
+    /// `buildctl` was ended before its time, and has been waited for. `is_over`: the daemon says that it
+    /// builds nothing of it any more.
+    fn stopped(&mut self, is_over: bool);
+
     /// Something happened. The build waits until the observer is done with it.
     fn event(&mut self, event: Event) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -106,7 +113,14 @@ pub async fn run<O: Observer>(
         seconds: limits.build_seconds_max,
     };
     let mut tracker = Tracker::new(&invocation.stages, limits);
-    let (supervisor, stderr) = start(&place, invocation, scratch).await?;
+    let Started {
+        supervisor,
+        stderr,
+        mark,
+    } = start(&place, invocation, scratch).await?;
+    if let Some(pid) = supervisor.child.id() {
+        observer.begun(pid);
+    }
     let mut lines = Lines::new(stderr, limits.progress_line_bytes_max);
     let mut running = Running::new(supervisor);
     let followed = async {
@@ -121,6 +135,9 @@ pub async fn run<O: Observer>(
         running.end.cancel();
     }
     let ended = running.wait().await;
+    if let Err(RunError::Stopped | RunError::Observer(_)) = &followed {
+        observer.stopped(history::is_over(place.client(), &mark, limits).await);
+    }
     followed?;
     let Ended { status, output } =
         ended.map_err(|source| RunError::setup("see buildctl to its end", source))?;
@@ -250,12 +267,20 @@ async fn lost(place: &Place) -> Option<ProbeError> {
     }
 }
 
+/// A `buildctl` that was started.
+struct Started {
+    supervisor: Supervisor,
+    stderr: ChildStderr,
+    /// By which the daemon's record of the build is found.
+    mark: String,
+}
+
 /// Prepares what `buildctl` needs and starts it.
 async fn start<E>(
     place: &Arc<Place>,
     invocation: Invocation,
     scratch: &Path,
-) -> Result<(Supervisor, ChildStderr), RunError<E>> {
+) -> Result<Started, RunError<E>> {
     let prepare = {
         let (client, scratch) = (place.client().clone(), scratch.to_owned());
         move || prepare(&client, invocation, &scratch)
@@ -265,6 +290,7 @@ async fn start<E>(
         command,
         private,
         output,
+        mark,
         forget,
     } = prepared
         .map_err(io::Error::other)
@@ -281,16 +307,21 @@ async fn start<E>(
         place,
         private,
         output,
-        forget,
+        forget: forget.then(|| mark.clone()),
     };
-    Ok((supervisor, stderr))
+    Ok(Started {
+        supervisor,
+        stderr,
+        mark,
+    })
 }
 
 struct Prepared {
     command: Command,
     private: TempDir,
     output: OutputFolder,
-    forget: Option<String>,
+    mark: String,
+    forget: bool,
 }
 
 /// Makes the private folder and the command that gets it. Blocking.
@@ -312,7 +343,8 @@ fn prepare(client: &Client, invocation: Invocation, scratch: &Path) -> io::Resul
         command,
         private,
         output: OutputFolder::create(invocation.output)?,
-        forget: (!invocation.secrets.is_empty()).then_some(mark),
+        mark,
+        forget: !invocation.secrets.is_empty(),
     })
 }
 

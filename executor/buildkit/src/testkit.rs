@@ -219,6 +219,12 @@ pub(crate) struct Teller(UnboundedSender<Event>);
 impl Observer for Teller {
     type Error = Infallible;
 
+    fn begun(&mut self, _: u32) {}
+
+    fn stopped(&mut self, is_over: bool) {
+        assert!(is_over, "the daemon goes on");
+    }
+
     async fn event(&mut self, event: Event) -> Result<(), Infallible> {
         // A test that only wants the end listens to nothing.
         let _unheard = self.0.send(event);

@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use domain::Digest;
 
+use crate::holdings::{Held, Holdings, Thing};
 use crate::limits::layers::LayerLimits;
 
 pub use evict::{Evicted, Refused, StoredLayer};
@@ -39,9 +40,10 @@ use index::Index;
 pub use recipes::{Place, Recipes};
 pub use staging::Staging;
 
-/// The layers of one worker. Clones share them.
+/// The layers of one worker. Clones share them. The second field is the list of whoever layers are made
+/// for.
 #[derive(Clone, Debug)]
-pub struct LayerStore(Arc<Inner>);
+pub struct LayerStore(Arc<Inner>, Holdings);
 
 #[derive(Debug)]
 struct Inner {
@@ -178,7 +180,7 @@ impl LayerStore {
             index.lay(&found.key, beneath);
         }
         let recipes = Recipes::open(root.join(recipes::FOLDER), limits.recipes);
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             root,
             limits,
             recipes,
@@ -186,7 +188,14 @@ impl LayerStore {
             temporary_count: AtomicU64::new(0),
             index: Mutex::new(index),
             flights: Mutex::default(),
-        })))
+        };
+        Ok(Self(Arc::new(inner), Holdings::default()))
+    }
+
+    /// The same store, for whoever keeps the list `holdings`.
+    #[must_use]
+    pub fn held_by(&self, holdings: &Holdings) -> Self {
+        Self(Arc::clone(&self.0), holdings.clone())
     }
 
     /// The bounds on its layers.
@@ -279,10 +288,16 @@ impl LayerStore {
             return Ok((layer, provenance));
         }
         let staging = self.stage(&key).await?;
+        let held = self.hold(&staging);
         build(staging.clone()).await.map_err(BuildError::Build)?;
         let layer = self.commit(key, staging).await?;
+        held.released();
         drop(turn);
         Ok((layer, Provenance::Built))
+    }
+
+    fn hold(&self, staging: &Staging) -> Held {
+        self.1.hold([Thing::Folder(staging.folder().to_owned())])
     }
 
     async fn stage(&self, key: &Digest) -> Result<Staging, StoreError> {

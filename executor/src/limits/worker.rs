@@ -13,6 +13,11 @@ pub struct WorkerLimits {
     pub build_seconds_max: u64,
     /// How long running builds may go on after the service was asked to end, in seconds.
     pub drain_seconds_max: u64,
+    /// How long the processes, mounts, namespaces and folders of a cancelled build may take to be gone, in
+    /// milliseconds; what is there then is recorded as left.
+    pub gone_ms_max: u64,
+    /// The pause between two looks for them, in milliseconds.
+    pub gone_look_ms: u64,
     /// Events that are read from the log at once.
     pub read_events_max: usize,
     /// How long a command in a restored machine may run, in seconds.
@@ -49,6 +54,8 @@ impl Default for WorkerLimits {
             told_places_max: 16,
             build_seconds_max: 3600,
             drain_seconds_max: 30,
+            gone_ms_max: 10_000,
+            gone_look_ms: 5,
             read_events_max: 1000,
             exec_seconds_max: 600,
             exec_output_bytes_max: 16 * 1024 * 1024,

@@ -23,9 +23,11 @@ use super::files::FileError;
 use super::git::{Commit, Wanted};
 use super::key::{Chain, Plan, PlannedStep};
 use super::step::Action;
+use crate::holdings::Holdings;
 use crate::layers::{Layer, LayerStore, OverlayError, Place, StoreError};
 use making::Making;
 
+pub(crate) use tree::mounted_below;
 pub use tree::unmount_left;
 
 /// What happens in a build, for whoever reports it. Events of a step come in this order: started; commit
@@ -248,6 +250,8 @@ pub struct NativeBuilder {
     pub blobs: OpenBlob,
     /// A folder of the service alone, for mount points.
     pub mounts_dir: PathBuf,
+    /// The list of whoever it builds for.
+    pub holdings: Holdings,
 }
 
 impl std::fmt::Debug for NativeBuilder {

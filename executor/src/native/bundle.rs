@@ -22,6 +22,7 @@ use super::oci_spec::{self, Bind};
 use super::running::Ended;
 use super::step_root::StepRoot;
 use super::view::{Ownership, View};
+use crate::holdings::Thing;
 use crate::limits::native::NativeLimits;
 
 /// What all containers of a service have in common.
@@ -203,6 +204,15 @@ impl Bundle {
     /// The container's control groups.
     pub(super) const fn cgroups(&self) -> &Cgroups {
         &self.cgroups
+    }
+
+    /// What of the container is on the host beside its processes.
+    pub(super) fn things(&self) -> [Thing; 3] {
+        [
+            Thing::Groups(self.cgroups.name().to_owned()),
+            Thing::Folder(self.folder.clone()),
+            Thing::Folder(self.runtime_root.join(&self.id)),
+        ]
     }
 
     fn log(&self) -> PathBuf {

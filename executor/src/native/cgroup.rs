@@ -49,6 +49,19 @@ impl Cgroups {
         Ok(folders.filter(|folder| folder.is_dir()).collect())
     }
 
+    /// Their name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether one of them exists.
+    ///
+    /// # Errors
+    /// The trees cannot be listed.
+    fn exist(&self) -> io::Result<bool> {
+        Ok(!self.folders()?.is_empty())
+    }
+
     /// How many processes of the group the kernel killed for want of memory.
     ///
     /// # Errors
@@ -145,6 +158,14 @@ impl Cgroups {
         }
         Ok(done)
     }
+}
+
+/// Whether there are control groups of that name.
+///
+/// # Errors
+/// The trees cannot be listed.
+pub(crate) fn groups_exist(name: &str) -> io::Result<bool> {
+    Cgroups::named(name).exist()
 }
 
 /// Whether the host counts swap, so that a limit on memory can include it.

@@ -26,6 +26,7 @@ use super::network::{FilteredNetwork, NetworkError, NetworkPolicy};
 use super::running::{self, Ended};
 use super::step_root::{self, StepRoot};
 use super::supervisor::{Network, Supervisor};
+use crate::holdings::{Held, Holdings, Thing};
 use crate::limits::native::NativeLimits;
 use crate::process::ProcessError;
 
@@ -221,6 +222,7 @@ pub struct Containers {
     ids: Option<StepIds>,
     /// The last hand on the runtime's configuration: tests take protections away.
     finish: fn(Value) -> Value,
+    holdings: Holdings,
 }
 
 impl Containers {
@@ -258,6 +260,7 @@ impl Containers {
             ids: ids.transpose()?,
             place: place.into(),
             finish: std::convert::identity,
+            holdings: Holdings::default(),
             config: Arc::new(ContainersConfig {
                 state_dir: path,
                 ..config
@@ -277,6 +280,15 @@ impl Containers {
         let mut this = self.clone();
         this.finish = finish;
         this
+    }
+
+    /// The same containers, for whoever keeps the list `holdings`.
+    #[must_use]
+    pub fn held_by(&self, holdings: &Holdings) -> Self {
+        Self {
+            holdings: holdings.clone(),
+            ..self.clone()
+        }
     }
 
     /// The bounds in force.
@@ -309,9 +321,13 @@ impl Containers {
         let mut network = match spec.network {
             StepNetwork::None => None,
             StepNetwork::Internet => Some(
-                FilteredNetwork::create(&self.config.access.policy, &self.config.limits)
-                    .await
-                    .map_err(ContainerError::Network)?,
+                FilteredNetwork::create(
+                    &self.config.access.policy,
+                    &self.config.limits,
+                    &self.holdings,
+                )
+                .await
+                .map_err(ContainerError::Network)?,
             ),
         };
         let setting = Setting {
@@ -321,6 +337,8 @@ impl Containers {
             finish: self.finish,
         };
         let bundle = Bundle::write(setting, &spec, network.as_ref()).await?;
+        let mut held = vec![self.holdings.hold(bundle.things())];
+        held.extend(network.as_ref().map(FilteredNetwork::held));
         let ended = self
             .supervise(&spec, &bundle, network.as_ref(), output, cancel)
             .await;
@@ -336,6 +354,9 @@ impl Containers {
         let cleaned = bundle.clean().await;
         let exit = exit?;
         cleaned?;
+        if !exit.cancelled {
+            held.iter().for_each(Held::released);
+        }
         if !network_up && !exit.is_success() && exit.code.is_some() {
             return Err(ContainerError::NetworkLost);
         }
@@ -359,11 +380,23 @@ impl Containers {
         let runtime = bundle.command(&self.config.runc);
         let supervisor = Supervisor::start(&spec.rootfs, &self.place, network, runtime)
             .map_err(ContainerError::Supervise)?;
+        let held = supervisor.child.id().map(|pid| {
+            let things = [
+                Some(Thing::process("the supervisor of a step", pid)),
+                Thing::mounts_of(pid),
+            ];
+            self.holdings.hold(things.into_iter().flatten())
+        });
         let limits = &self.config.limits;
         let device = spec.rootfs.device().map_err(ContainerError::Lost)?;
         let disk = spec.rootfs.written();
         let disk = disk.map(|folder| DiskWatch::new(folder, device, bundle.cgroups(), limits));
-        running::follow(supervisor, spec.deadline, limits, disk, output, cancel).await
+        let ended =
+            running::follow(supervisor, spec.deadline, limits, disk, output, cancel).await?;
+        if let Some(held) = held.filter(|_| !ended.cancelled) {
+            held.released();
+        }
+        Ok(ended)
     }
 
     /// Takes away what containers of an earlier run of the service left. To be called before the first

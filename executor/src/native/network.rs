@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Child;
 
+use crate::holdings::{Held, Holdings, Thing};
 use crate::limits::native::NativeLimits;
 use crate::process::{ProcessError, Tool};
 use crate::vmm::MachineNetwork;
@@ -144,16 +146,18 @@ pub enum NetworkError {
 pub struct FilteredNetwork {
     namespace: File,
     slirp: Child,
+    held: Held,
 }
 
 impl FilteredNetwork {
-    /// Makes a namespace and connects it.
+    /// Makes a namespace and connects it, for whoever keeps the list `holdings`.
     ///
     /// # Errors
     /// [`NetworkError`]; nothing is left of it then.
     pub async fn create(
         policy: &NetworkPolicy,
         limits: &NativeLimits,
+        holdings: &Holdings,
     ) -> Result<Self, NetworkError> {
         let namespace = new_namespace().await.map_err(NetworkError::Namespace)?;
         let path = namespace_path(&namespace);
@@ -171,7 +175,14 @@ impl FilteredNetwork {
             .map(|network| format!("route replace {network} via {GATEWAY} dev {DEVICE}"))
             .collect();
         ip_batch(&path, &lines, limits).await?;
-        Ok(Self { namespace, slirp })
+        let number = namespace.metadata().map_err(NetworkError::Namespace)?.ino();
+        let process = slirp.id().map(|pid| Thing::process("slirp4netns", pid));
+        let held = holdings.hold(process.into_iter().chain([Thing::Network(number)]));
+        Ok(Self {
+            namespace,
+            slirp,
+            held,
+        })
     }
 
     /// Where a process of the host finds the namespace (for `nsenter --net=`), while this value lives.
@@ -195,6 +206,11 @@ impl FilteredNetwork {
     /// Whether packets still flow: slirp4netns has not ended.
     pub fn is_up(&mut self) -> bool {
         matches!(self.slirp.try_wait(), Ok(None))
+    }
+
+    /// What stands for it on the list of whoever it was made for.
+    pub fn held(&self) -> Held {
+        self.held.clone()
     }
 
     /// Takes the network down and waits until slirp4netns is gone.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::container::StepNetwork;
 use super::network::{FilteredNetwork, NetworkPolicy};
 use super::testkit::{Kit, Ran, eventually, processes_with};
+use crate::holdings::Holdings;
 use crate::limits::native::NativeLimits;
 use crate::process::Tool;
 
@@ -260,7 +261,9 @@ fn a_private_address_is_reached_only_when_it_is_allowed() {
                 allowed,
                 blocked: vec![],
             };
-            let network = FilteredNetwork::create(&policy, &limits).await.unwrap();
+            let network = FilteredNetwork::create(&policy, &limits, &Holdings::default())
+                .await
+                .unwrap();
             let script = format!(
                 "timeout 5 bash -c 'cat < /dev/tcp/10.9.9.9/{}' || echo nothing",
                 mirror.port()
@@ -279,9 +282,13 @@ fn a_private_address_is_reached_only_when_it_is_allowed() {
 fn a_network_has_no_ipv6_route_and_ends_with_its_value() {
     on_a_host_of_its_own(|| async {
         ip("link set lo up").await;
-        let network = FilteredNetwork::create(&NetworkPolicy::default(), &NativeLimits::default())
-            .await
-            .unwrap();
+        let network = FilteredNetwork::create(
+            &NetworkPolicy::default(),
+            &NativeLimits::default(),
+            &Holdings::default(),
+        )
+        .await
+        .unwrap();
         let path = network.path().display().to_string();
         let inside = Tool::new("nsenter").arg(format!("--net={path}"));
         let addresses = inside

@@ -123,6 +123,7 @@ impl Attempt<'_> {
         };
         let services = self.services;
         let credentials = self.credentials(&image.reference)?;
+        let layers = services.layers.held_by(&self.holdings);
         let pulled = async move {
             // The sender goes with this future, which ends the lines.
             let tell = move |progress: PullProgress| {
@@ -133,7 +134,7 @@ impl Attempt<'_> {
             };
             services
                 .registry
-                .pull(image, &credentials, &services.layers, &tell)
+                .pull(image, &credentials, &layers, &tell)
                 .await
                 .map_err(|error| Interruption::from(failures::image(&error)))
         };

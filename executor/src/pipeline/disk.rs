@@ -6,6 +6,7 @@ use domain::build::{Event, Phase, RootfsBuilt, RootfsGrown};
 
 use super::{Attempt, Interruption, failures};
 use crate::artifact::{Part, Staging};
+use crate::holdings::Thing;
 use crate::layers::{Layer, OverlayMount};
 use crate::rootfs::{self, Ext4Options, target_bytes};
 
@@ -26,6 +27,7 @@ impl Attempt<'_> {
         let phase = self.reporter.begin(Phase::Sync).await?;
         let options = Ext4Options {
             limits: self.services.limits.rootfs,
+            holdings: self.holdings.clone(),
             ..Ext4Options::default()
         };
         let staging = self
@@ -34,6 +36,8 @@ impl Attempt<'_> {
             .stage()
             .await
             .map_err(|error| failures::artifact(&error))?;
+        let folder = Thing::Folder(staging.dir().to_owned());
+        self.holdings.hold([folder]);
         let image = staging.path(Part::Rootfs);
 
         let view = self.merged_view(layers).await?;
@@ -62,8 +66,8 @@ impl Attempt<'_> {
             )
             .await?
             .map_err(|error| failures::rootfs(&error))?;
-        rootfs::check(&image, &options)
-            .await
+        self.unless_stopped("the filesystem tools", rootfs::check(&image, &options))
+            .await?
             .map_err(|error| failures::rootfs(&error))?;
         let event = RootfsGrown {
             from_bytes: grown.from_bytes,
@@ -80,13 +84,15 @@ impl Attempt<'_> {
 
     pub(super) async fn merged_view(&self, layers: &[Layer]) -> Result<View, Interruption> {
         let work_dir = self.services.work_dir.clone();
-        let layers = layers.to_vec();
+        let (layers, holdings) = (layers.to_vec(), self.holdings.clone());
         failures::blocking(move || {
             let folder = work_dir
                 .scratch("view-")
                 .map_err(|error| failures::io("make a folder for the view", &error))?;
             let mount = OverlayMount::read_only(&layers, folder.path())
                 .map_err(|error| failures::overlay(&error))?;
+            let path = folder.path();
+            holdings.hold([Thing::mount(path), Thing::Folder(path.to_owned())]);
             Ok(View {
                 mount,
                 _folder: folder,

@@ -27,6 +27,7 @@ use domain::build::{Event, Phase};
 use super::base::template::chain_digest;
 use super::base::{Base, Origin, base_resolved};
 use super::{Attempt, Interruption, failures};
+use crate::holdings::Thing;
 
 /// The name of a Dockerfile that has none.
 pub(super) const NAME: &str = "Dockerfile";
@@ -87,6 +88,9 @@ impl Attempt<'_> {
     async fn private_folder(&self) -> Result<tempfile::TempDir, Interruption> {
         let work_dir = self.services.work_dir.clone();
         let folder = failures::blocking(move || work_dir.scratch("dockerfile-")).await?;
-        folder.map_err(|error| failures::io("make a folder for a build", &error).into())
+        let folder = folder.map_err(|error| failures::io("make a folder for a build", &error))?;
+        self.holdings
+            .hold([Thing::Folder(folder.path().to_owned())]);
+        Ok(folder)
     }
 }

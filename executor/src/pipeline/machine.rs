@@ -11,6 +11,7 @@ use super::settle::Settled;
 use super::startup::StartCommand;
 use super::{Attempt, Interruption, failures};
 use crate::artifact::{Part, Staging};
+use crate::holdings::{Held, Thing};
 use crate::native::network::FilteredNetwork;
 use crate::report::millis;
 use crate::vmm::{Machine, MachineNetwork, MachineSpec, SnapshotFiles, StartRequest};
@@ -35,6 +36,12 @@ struct Alive {
 }
 
 impl Alive {
+    /// What stands for it on the attempt's list.
+    fn held(&self) -> Vec<Held> {
+        let network = self.network.as_ref().map(FilteredNetwork::held);
+        network.into_iter().chain([self.machine.held()]).collect()
+    }
+
     async fn end(self) {
         // Dropping it would kill it, too; this waits until it is gone.
         let killed = self.machine.kill().await;
@@ -69,17 +76,20 @@ impl Attempt<'_> {
         }
         let phase = self.reporter.begin(Phase::Snapshot).await?;
         let spec = self.spec(MachineNetwork::None);
+        let held = alive.held();
         let Alive {
             machine,
             network,
             _folder,
         } = alive;
-        let captured = machine.capture(disk.staging.dir()).await;
+        let capture = machine.capture(disk.staging.dir()).boxed();
+        let captured = self.unless_stopped("the machine", capture).await;
         if let Some(network) = network {
             network.close().await;
         }
         let captured =
-            captured.map_err(|error| failures::machine(FailureReason::SnapshotFailed, &error))?;
+            captured?.map_err(|error| failures::machine(FailureReason::SnapshotFailed, &error))?;
+        held.iter().for_each(Held::released);
         let parts = [
             (Part::Memory, captured.memory),
             (Part::DeviceState, captured.device_state),
@@ -114,7 +124,8 @@ impl Attempt<'_> {
             return Ok((None, MachineNetwork::None));
         }
         let services = self.services;
-        let network = FilteredNetwork::create(&services.network.policy, &services.limits.native)
+        let (policy, limits) = (&services.network.policy, &services.limits.native);
+        let network = FilteredNetwork::create(policy, limits, &self.holdings)
             .await
             .map_err(|error| failures::internal(&error))?;
         let namespace = network.for_machine();
@@ -129,7 +140,8 @@ impl Attempt<'_> {
         let (network, namespace) = self.network().await?;
         let folder = self.scratch("machine-").await?;
         let spec = self.spec(namespace);
-        let boot = self.services.vmm.boot(&spec, &disk.image, folder.path());
+        let vmm = self.services.vmm.held_by(&self.holdings);
+        let boot = vmm.boot(&spec, &disk.image, folder.path());
         let machine = self
             .unless_stopped("the machine", boot)
             .await?
@@ -202,7 +214,8 @@ impl Attempt<'_> {
             device_state: disk.staging.path(Part::DeviceState),
             disk: disk.image.clone(),
         };
-        let restore = self.services.vmm.restore(&spec, &snapshot, folder.path());
+        let vmm = self.services.vmm.held_by(&self.holdings);
+        let restore = vmm.restore(&spec, &snapshot, folder.path());
         let machine = self
             .unless_stopped("the restored machine", restore)
             .await?
@@ -233,13 +246,19 @@ impl Attempt<'_> {
         let checked = self
             .unless_stopped("the restored machine", checks.boxed())
             .await;
+        let held = alive.held();
         alive.end().await;
-        checked.and_then(|checked| checked)
+        let checked = checked.and_then(|checked| checked)?;
+        held.iter().for_each(Held::released);
+        Ok(checked)
     }
 
     async fn scratch(&self, purpose: &'static str) -> Result<tempfile::TempDir, Interruption> {
         let work_dir = self.services.work_dir.clone();
         let folder = failures::blocking(move || work_dir.scratch(purpose)).await?;
-        folder.map_err(|error| failures::io("make a folder for a machine", &error).into())
+        let folder = folder.map_err(|error| failures::io("make a folder for a machine", &error))?;
+        self.holdings
+            .hold([Thing::Folder(folder.path().to_owned())]);
+        Ok(folder)
     }
 }

@@ -99,11 +99,15 @@ impl Attempt<'_> {
         }
     }
 
-    /// Carries the plan out on top of the base.
+    /// Carries the plan out on top of the base. Without steps there is nothing to tell: those of a
+    /// Dockerfile have been run by then.
     pub(super) async fn run_steps(&self, base: &Base, plan: &Plan) -> Result<Built, Interruption> {
         let layers = self.base_layers(base).await?;
         self.go_on()?;
-        let phase = self.reporter.begin(Phase::Step).await?;
+        let phase = match plan.steps.as_slice() {
+            [] => None,
+            _ => Some(self.reporter.begin(Phase::Step).await?),
+        };
         let mut observer = Observer::new(self.reporter.clone(), self.services.limits.output);
         let built = match self.carry_out(plan, layers, &mut observer).await {
             Ok(built) => built,
@@ -112,7 +116,9 @@ impl Attempt<'_> {
                 return Err(interruption(failure));
             }
         };
-        self.reporter.end(phase).await?;
+        if let Some(phase) = phase {
+            self.reporter.end(phase).await?;
+        }
         Ok(built)
     }
 
@@ -150,10 +156,11 @@ impl Attempt<'_> {
         let services = self.services;
         let blobs = services.blobs.clone();
         let builder = NativeBuilder {
-            containers: services.containers.clone(),
-            layers: services.layers.clone(),
+            containers: services.containers.held_by(&self.holdings),
+            layers: services.layers.held_by(&self.holdings),
             blobs: Arc::new(move |digest| std::fs::File::open(blobs.path(digest))),
             mounts_dir: services.work_dir.path().to_owned(),
+            holdings: self.holdings.clone(),
         };
         let config = &self.job.requested.definition.config;
         let limits = &services.limits.worker;

@@ -142,6 +142,7 @@ fn tool(program: &'static str, options: &Ext4Options) -> Result<Tool, ToolFailur
     let path = find(program).map_err(ToolFailure::Other)?;
     let seconds = options.time_seconds.to_string();
     Ok(Tool::new(path)
+        .held_by(&options.holdings)
         .env("E2FSPROGS_FAKE_TIME", &seconds)
         .env("E2FSCK_TIME", &seconds))
 }

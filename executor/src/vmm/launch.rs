@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::error::VmmError;
 use super::private_memory::Filter;
+use crate::holdings::{Held, Holdings, Thing};
 use crate::process::Tool;
 
 /// What to start, and what it is given.
@@ -33,7 +34,12 @@ pub(super) struct Launch {
     pub(super) group: Option<u32>,
     /// The filter through which it opens its memory, if that must not be writable.
     pub(super) memory: Option<Filter>,
+    /// The list of whoever it is for.
+    pub(super) holdings: Holdings,
 }
+
+/// What was started, and what stands for it on the list.
+pub(super) type Launched = (Child, Held);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -60,7 +66,7 @@ fn starter() -> Result<mpsc::Sender<Job>, VmmError> {
 }
 
 /// Starts it; the descriptors that it inherits are closed on this side.
-pub(super) async fn launch(launch: Launch) -> Result<Child, VmmError> {
+pub(super) async fn launch(launch: Launch) -> Result<Launched, VmmError> {
     let runtime = Handle::current();
     let (sender, receiver) = oneshot::channel();
     let job: Job = Box::new(move || {
@@ -79,7 +85,7 @@ pub(super) async fn launch(launch: Launch) -> Result<Child, VmmError> {
         .map_err(VmmError::system("start QEMU"))
 }
 
-fn start(launch: Launch) -> io::Result<Child> {
+fn start(launch: Launch) -> io::Result<Launched> {
     let Launch {
         program,
         arguments,
@@ -88,6 +94,7 @@ fn start(launch: Launch) -> io::Result<Child> {
         uid,
         group,
         memory,
+        holdings,
     } = launch;
     let mut command = Tool::new(program).args(arguments).command();
     command
@@ -116,7 +123,11 @@ fn start(launch: Launch) -> io::Result<Child> {
         command.pre_exec(prepare);
     }
     // Dropping the command afterwards closes our ends of what it inherits.
-    command.spawn()
+    let child = command.spawn()?;
+    // Here, because a caller that has given up meanwhile gets no child to name.
+    let process = child.id().map(|pid| Thing::process("QEMU", pid));
+    let held = holdings.hold(process);
+    Ok((child, held))
 }
 
 /// Runs in the child, between fork and exec: it may not allocate.

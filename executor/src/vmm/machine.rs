@@ -18,6 +18,7 @@ use super::error::{LastWords, VmmError};
 use super::prepare::Vmm;
 use super::qmp::{Qmp, QmpError};
 use super::tail::Tail;
+use crate::holdings::Held;
 use crate::limits::vmm::VmmLimits;
 
 /// How long the last words of a machine that has ended may take to arrive, in milliseconds.
@@ -28,6 +29,7 @@ const LAST_WORDS_MS_MAX: u64 = 1000;
 pub struct Machine {
     pub(super) vmm: Vmm,
     pub(super) child: Child,
+    pub(super) held: Held,
     pub(super) qmp: Mutex<Qmp>,
     agent: Agent,
     session: u64,
@@ -54,6 +56,11 @@ impl Machine {
     /// The folder that it was given.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What stands for it on the list of whoever it was started for.
+    pub fn held(&self) -> Held {
+        self.held.clone()
     }
 
     /// QEMU's process id, while it runs.

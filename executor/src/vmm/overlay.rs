@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::{VmmError, blocking};
+use crate::holdings::Holdings;
 use crate::process::Tool;
 
 /// Makes an empty overlay of `disk_bytes` at `path`; the empty original is kept in `cache_dir`.
@@ -15,11 +16,18 @@ pub(super) async fn create(
     cache_dir: &Path,
     disk_bytes: u64,
     path: PathBuf,
-    deadline: Duration,
+    (deadline, holdings): (Duration, &Holdings),
 ) -> Result<PathBuf, VmmError> {
     let original = cache_dir.join(format!("overlay-{disk_bytes}.qcow2"));
     if !tokio::fs::try_exists(&original).await.unwrap_or(false) {
-        create_original(qemu_img, cache_dir, disk_bytes, &original, deadline).await?;
+        create_original(
+            qemu_img,
+            cache_dir,
+            disk_bytes,
+            &original,
+            (deadline, holdings),
+        )
+        .await?;
     }
     blocking(move || {
         fs::copy(&original, &path).map_err(VmmError::file("make the overlay", &path))?;
@@ -33,7 +41,7 @@ async fn create_original(
     cache_dir: &Path,
     disk_bytes: u64,
     original: &Path,
-    deadline: Duration,
+    (deadline, holdings): (Duration, &Holdings),
 ) -> Result<(), VmmError> {
     let folder = cache_dir.to_owned();
     let making = blocking(move || {
@@ -48,6 +56,7 @@ async fn create_original(
         .args(["create", "-q", "-f", "qcow2"])
         .arg(making.to_path_buf())
         .arg(disk_bytes.to_string())
+        .held_by(holdings)
         .run_ok(deadline)
         .await
         .map_err(VmmError::tool("make an empty overlay"))?;

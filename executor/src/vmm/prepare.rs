@@ -14,6 +14,7 @@ use super::config::VmmConfig;
 use super::error::{VmmError, blocking};
 use super::identity::{Accelerator, VmmIdentity};
 use super::{initramfs, kernel, qemu};
+use crate::holdings::Holdings;
 use crate::limits::vmm::VmmLimits;
 use crate::process::Tool;
 
@@ -21,6 +22,7 @@ use crate::process::Tool;
 #[derive(Clone, Debug)]
 pub struct Vmm {
     pub(super) parts: Arc<Parts>,
+    pub(super) holdings: Holdings,
 }
 
 /// What every machine of this monitor shares.
@@ -79,7 +81,17 @@ impl Vmm {
                 kernel: files.kernel,
                 initramfs: files.initramfs,
             }),
+            holdings: Holdings::default(),
         })
+    }
+
+    /// The same monitor, for whoever keeps the list `holdings`.
+    #[must_use]
+    pub fn held_by(&self, holdings: &Holdings) -> Self {
+        Self {
+            holdings: holdings.clone(),
+            ..self.clone()
+        }
     }
 
     /// What snapshots of this monitor are bound to.

@@ -193,7 +193,10 @@ impl Vmm {
             &config.cache_dir,
             disk_bytes(&disk, &snapshot.disk)?,
             dir.join(OVERLAY_FILE),
-            VmmLimits::seconds(config.limits.tool_seconds_max),
+            (
+                VmmLimits::seconds(config.limits.tool_seconds_max),
+                &self.holdings,
+            ),
         )
         .await?;
         let opened = {
@@ -261,7 +264,7 @@ impl Vmm {
             channels,
         });
         let memory = opened.snapshot_memory.map(private_memory::guard);
-        let mut child = launch(Launch {
+        let (mut child, held) = launch(Launch {
             program: parts.config.qemu.clone(),
             arguments,
             inherit: inherited.0,
@@ -269,6 +272,7 @@ impl Vmm {
             uid: parts.config.unprivileged_uid,
             group: kvm_group(parts.chosen.accelerator).await,
             memory: memory.transpose()?,
+            holdings: self.holdings.clone(),
         })
         .await?;
         let limits = &parts.config.limits;
@@ -287,7 +291,7 @@ impl Vmm {
             self.clone(),
             spec.clone(),
             dir.to_owned(),
-            (child, console, stderr),
+            ((child, held), console, stderr),
             (agent, session),
             connected,
         )

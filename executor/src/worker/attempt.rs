@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commands::dispatch::{DispatchError, Meta};
-use domain::build::{Build, Command, Fence, Rejection};
+use domain::build::{Build, Cancelled, Command, Fence, Rejection};
 use domain::failure::{Failure, FailureReason};
 use domain::ids::{BuildId, WorkerId};
 use domain::ports::LogError;
 use domain::recorded::Actor;
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::holdings::Holdings;
 use crate::pipeline::{self, Ended, Job};
 use crate::report::{self, AttemptId};
 use crate::services::Services;
@@ -70,8 +72,10 @@ impl Attempt {
             self.stop.clone(),
             timed_out.clone(),
         ));
-        let stop = self.stop.clone();
-        let pipeline = Box::pin(pipeline::run(&services, job, reporter, stop));
+        let holdings = Holdings::new();
+        let told = tokio::spawn(moment_of(self.stop.clone()));
+        let held = (self.stop.clone(), holdings.clone());
+        let pipeline = Box::pin(pipeline::run(&services, job, reporter, held));
         let ended = AssertUnwindSafe(pipeline)
             .catch_unwind()
             .await
@@ -90,15 +94,31 @@ impl Attempt {
             Ended::Ready(_, artifact) => Some(artifact.clone()),
             Ended::Failed(_) | Ended::Stopped { .. } => None,
         };
-        let command = self.last_word(ended, fence, timed_out).await;
-        self.scribe.record(command).await;
+        let stopped = Stopped {
+            holdings,
+            since: if told.is_finished() {
+                told.await.unwrap_or_else(|_| Instant::now())
+            } else {
+                // The log told the pipeline before it told the worker.
+                told.abort();
+                Instant::now()
+            },
+        };
+        let command = self.last_word(ended, fence, timed_out, &stopped).await;
+        self.scribe.clone().conclude(command, &stopped).await;
         // Whoever asks the log for what needs the artifact finds the build in it now.
         drop(lease);
         keep_within(&services).await;
     }
 
     /// What the log is told at the end of an attempt.
-    async fn last_word(&self, ended: Ended, fence: Fence, timed_out: bool) -> Command {
+    async fn last_word(
+        &self,
+        ended: Ended,
+        fence: Fence,
+        timed_out: bool,
+        stopped: &Stopped,
+    ) -> Command {
         match ended {
             Ended::Ready(snapshotted, _) => Command::Complete { fence, snapshotted },
             Ended::Stopped { .. } if timed_out => {
@@ -118,7 +138,10 @@ impl Attempt {
                     .load_build(&self.scribe.build)
                     .await
                 {
-                    Ok((Build::Cancelling(..), _)) => Command::ConfirmCancelled { fence, killed },
+                    Ok((Build::Cancelling(..), _)) => Command::ConfirmCancelled {
+                        fence,
+                        cancelled: self.scribe.look(killed, stopped).await,
+                    },
                     _ => Command::Fail {
                         fence,
                         failure: unfinished(self.stop.is_cancelled()),
@@ -127,6 +150,19 @@ impl Attempt {
             }
         }
     }
+}
+
+/// What an attempt that has ended held, and since when it was to end.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    holdings: Holdings,
+    since: Instant,
+}
+
+/// When it was told to stop.
+async fn moment_of(stop: CancellationToken) -> Instant {
+    stop.cancelled().await;
+    Instant::now()
 }
 
 /// Makes room in the layer store; what is needed stays, whatever the bounds say.
@@ -191,34 +227,61 @@ impl Scribe {
         Ok(done.state)
     }
 
-    /// Gives a command about a build, or what can be said instead if the log does not take it.
-    pub(super) async fn record(self, command: Command) {
+    /// Looks for what a stopped attempt held: what the log is told of its cancellation.
+    async fn look(&self, mut killed: Vec<String>, stopped: &Stopped) -> Cancelled {
+        if killed.is_empty() {
+            killed = stopped.holdings.running();
+        }
+        let limits = &self.services.limits.worker;
+        let aftermath = stopped.holdings.settle(stopped.since, limits).await;
+        let left = aftermath.iter().flat_map(|aftermath| &aftermath.left);
+        for thing in left {
+            error!(build.id = %self.build, thing, "a cancelled build has left something behind");
+        }
+        Cancelled { killed, aftermath }
+    }
+
+    /// Tells the log how an attempt ended, or what can be said instead if the log does not take it.
+    async fn conclude(self, command: Command, stopped: &Stopped) {
         let fence = match &command {
-            Command::Complete { fence, .. } | Command::Fail { fence, .. } => Some(*fence),
+            Command::Complete { fence, .. } | Command::Fail { fence, .. } => *fence,
             Command::Request(_)
             | Command::Queue { .. }
             | Command::Start { .. }
             | Command::Report { .. }
             | Command::Abandon { .. }
             | Command::Cancel { .. }
-            | Command::ConfirmCancelled { .. } => None,
+            | Command::ConfirmCancelled { .. } => return self.record(command).await,
         };
-        let build = self.build.clone();
-        let mut outcome = self.clone().give(command).await;
-        let instead = match (&outcome, fence) {
-            (Err(error), Some(fence)) => instead(error, fence),
-            (Ok(_), _) | (Err(_), None) => None,
+        let outcome = self.clone().give(command).await;
+        let instead = match &outcome {
+            Ok(_) => None,
+            Err(DispatchError::Rejected(Rejection::CancelRequested)) => {
+                let cancelled = self.look(Vec::new(), stopped).await;
+                Some(Command::ConfirmCancelled { fence, cancelled })
+            }
+            Err(error) => instead(error, fence),
         };
-        if let Some(command) = instead {
-            outcome = self.give(command).await;
+        match instead {
+            Some(command) => self.record(command).await,
+            None => self.told(outcome),
         }
+    }
+
+    /// Gives a command about a build; that the log does not take it is the end of the matter.
+    pub(super) async fn record(self, command: Command) {
+        let outcome = self.clone().give(command).await;
+        self.told(outcome);
+    }
+
+    fn told(&self, outcome: Result<Build, DispatchError<Rejection>>) {
         match outcome {
             Ok(_) => {}
             Err(DispatchError::Rejected(rejection)) => {
-                info!(build.id = %build, %rejection, "outcome refused");
+                info!(build.id = %self.build, %rejection, "outcome refused");
             }
             Err(error) => {
-                error!(build.id = %build, error = %chain(&error), "outcome could not be recorded");
+                error!(build.id = %self.build, error = %chain(&error), "outcome could not be recorded");
             }
         }
     }
@@ -238,10 +301,6 @@ fn unfinished(shut_down: bool) -> Failure {
 /// What an attempt says when its outcome was not taken because of `error`: a build must not stay
 /// under way for ever. `None`: nothing that would be taken.
 fn instead(error: &DispatchError<Rejection>, fence: Fence) -> Option<Command> {
-    if matches!(error, DispatchError::Rejected(Rejection::CancelRequested)) {
-        let killed = Vec::new();
-        return Some(Command::ConfirmCancelled { fence, killed });
-    }
     if let DispatchError::Log(error @ LogError::TooLarge { .. }) = error {
         let message = format!("The build's outcome could not be recorded: {error}.");
         let failure = Failure::new(FailureReason::Internal, message);
@@ -253,16 +312,6 @@ fn instead(error: &DispatchError<Rejection>, fence: Fence) -> Option<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cancellation_that_came_between_is_confirmed() {
-        let error = DispatchError::Rejected(Rejection::CancelRequested);
-        let confirm = Command::ConfirmCancelled {
-            fence: Fence(2),
-            killed: Vec::new(),
-        };
-        assert_eq!(instead(&error, Fence(2)), Some(confirm));
-    }
 
     #[test]
     fn an_outcome_that_the_log_finds_too_large_fails_the_build() {

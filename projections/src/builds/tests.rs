@@ -140,7 +140,7 @@ fn a_build_that_is_being_cancelled_shows_as_building() {
             reason: Some("why not".into())
         })
     );
-    history.build(1, BuildEvent::Cancelled(Cancelled { killed: Vec::new() }));
+    history.build(1, BuildEvent::Cancelled(Cancelled::default()));
     let cancelled = row(&history, 1);
     assert_eq!(cancelled.status, BuildStatus::Cancelled);
     assert_eq!(cancelled.finished_at, Some(at(4_000)));

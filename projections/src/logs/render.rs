@@ -377,11 +377,23 @@ fn cancel_requested(time: Timestamp, wanted: &CancelRequested) -> LogEntry {
 }
 
 fn cancelled(time: Timestamp, cancelled: &Cancelled) -> LogEntry {
-    let mut text = "Build cancelled".to_owned();
-    if !cancelled.killed.is_empty() {
-        text.push_str("; stopped ");
-        text.push_str(&cancelled.killed.join(", "));
+    let listed = |title: &str, items: &[String]| format!("{title} {}", items.join(", "));
+    let mut parts = vec!["Build cancelled".to_owned()];
+    parts.push(if cancelled.killed.is_empty() {
+        "nothing of it was running".to_owned()
+    } else {
+        listed("stopped", &cancelled.killed)
+    });
+    if let Some(aftermath) = &cancelled.aftermath {
+        let looks = [
+            ("seen to be gone:", &aftermath.gone),
+            ("still there:", &aftermath.left),
+        ];
+        let found = looks.iter().filter(|(_, items)| !items.is_empty());
+        parts.extend(found.map(|(title, items)| listed(title, items)));
+        parts.push(format!("{} ms after the request", aftermath.took_ms));
     }
+    let text = parts.join("; ");
     LogEntry::new(time, LogKind::Cancelled, LogLevel::Warn, text)
 }
 

@@ -67,7 +67,7 @@ fn a_build_that_is_over_leaves_nothing_behind() {
     let failure = Failure::new(FailureReason::SecretsLost, "gone");
     history
         .build(1, requested(1, &["a"]))
-        .build(1, BuildEvent::Cancelled(Cancelled { killed: Vec::new() }))
+        .build(1, BuildEvent::Cancelled(Cancelled::default()))
         .build(2, requested(1, &["a"]))
         .build(2, BuildEvent::Failed(failure));
     assert_eq!(waiting(&history, "acme"), []);

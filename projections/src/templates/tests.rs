@@ -338,7 +338,7 @@ fn only_a_ready_build_moves_tags() {
         .build(3, started(1))
         .build(3, BuildEvent::Failed(step_failure()))
         .build(4, requested(1, &["default"]))
-        .build(4, BuildEvent::Cancelled(Cancelled { killed: Vec::new() }));
+        .build(4, BuildEvent::Cancelled(Cancelled::default()));
     let views = history.views();
     assert_eq!(resolved(&views, "acme", "my-app"), Some(build_id(2)));
     assert_eq!(resolved(&views, "acme", "my-app:v3"), None);

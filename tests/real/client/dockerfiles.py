@@ -98,6 +98,7 @@ def a_secret_of_the_environment_reaches_the_step_that_mounts_it() -> None:
     result, entries = build(builder, unique("secret-env"))
     is_whole_log(entries)
     said(messages(entries), "right-value")
+    equal(messages(entries).count("Running the steps"), 1, "times that steps are run")
     equal(result.build_backend, TemplateBuildBackend.BUILDKIT, "backend")
     equal(result.source_type, TemplateBuildSourceType.DOCKERFILE, "source type")
     holds(value not in repr(result) + repr(entries), "the value is in nothing that the client was told")

@@ -6,18 +6,20 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
     Builds,
+    Events,
     Templates,
     Blobs,
     Names,
     Service,
 }
 
-const TAGS: [(Tag, &str, &str); 5] = [
+const TAGS: [(Tag, &str, &str); 6] = [
     (
         Tag::Builds,
         "builds",
         "Asking for builds, and following them",
     ),
+    (Tag::Events, "events", "What happened, and who caused it"),
     (Tag::Templates, "templates", "What builds made"),
     (Tag::Blobs, "blobs", "Files of contexts"),
     (Tag::Names, "names", "Namespaces and reserved names"),
@@ -87,14 +89,46 @@ impl Operation {
     }
 
     /// It takes a parameter in the query string, which may be left out.
-    pub(super) fn query(mut self, name: &str, schema: &Value, description: &str) -> Self {
+    pub(super) fn query(self, name: &str, schema: &Value, description: &str) -> Self {
+        self.parameter("query", name, schema, description)
+    }
+
+    /// It looks at a header, which may be left out.
+    pub(super) fn header(self, name: &str, schema: &Value, description: &str) -> Self {
+        self.parameter("header", name, schema, description)
+    }
+
+    fn parameter(mut self, place: &str, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({
             "name": name,
-            "in": "query",
+            "in": place,
             "required": false,
             "schema": schema,
             "description": description,
         }));
+        self
+    }
+
+    /// It takes a header, which may be left out.
+    pub(super) fn header(mut self, name: &str, description: &str) -> Self {
+        self.parameters.push(json!({
+            "name": name,
+            "in": "header",
+            "required": false,
+            "schema": {"type": "string"},
+            "description": description,
+        }));
+        self
+    }
+
+    /// Its answers have a header more, if what is described is so.
+    pub(super) fn answers_with_header(mut self, name: &str, description: &str) -> Self {
+        for (_, answer) in &mut self.answers {
+            let header = json!({"schema": {"type": "string"}, "description": description});
+            if let Some(headers) = answer.get_mut("headers").and_then(Value::as_object_mut) {
+                headers.insert(name.to_owned(), header);
+            }
+        }
         self
     }
 
@@ -144,7 +178,22 @@ impl Operation {
         const HOW: &str = "Server-sent events: each is one line `data: ` with one JSON object in \
             ASCII, and an empty line. Lines that begin with `:` keep the connection alive. The \
             stream ends behind the last entry.";
-        self.answer(200, HOW, "text/event-stream", &schema(name))
+        self.answers_stream(HOW, &schema(name))
+    }
+
+    /// It answers with server-sent events, as the description says.
+    pub(super) fn answers_stream(self, description: &str, schema: &Value) -> Self {
+        self.answer(200, description, "text/event-stream", schema)
+    }
+
+    /// The last answer may also be of this kind.
+    pub(super) fn or_as(mut self, kind: &str, schema: &Value) -> Self {
+        if let Some((_, answer)) = self.answers.last_mut()
+            && let Some(Value::Object(content)) = answer.get_mut("content")
+        {
+            content.insert(kind.to_owned(), json!({"schema": schema}));
+        }
+        self
     }
 
     /// It answers with a text of this kind.

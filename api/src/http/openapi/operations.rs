@@ -1,8 +1,11 @@
 //! Every operation, in the order of the route table.
 
+mod events;
+
 use serde_json::{Value, json};
 
 use super::operation::{Operation, Tag, operation, schema};
+use crate::http::terms;
 use crate::limits::{PAGE_BUILD_COUNT_DEFAULT, PAGE_BUILD_COUNT_MAX};
 
 /// All of them.
@@ -10,6 +13,7 @@ pub(super) fn all() -> Vec<Operation> {
     [
         service(),
         builds(),
+        events::all(),
         inspections(),
         blobs(),
         names(),
@@ -70,15 +74,15 @@ fn builds() -> Vec<Operation> {
             .body("CreateTemplateRequest")
             .answers(201, "The template", &schema("TemplateInfo"))
             .refuses(&[404, 409]),
-        post("/v1/templates/build", "buildTemplate", "Build, and follow the log")
+        joinable(post("/v1/templates/build", "buildTemplate", "Build, and follow the log")
             .about("A client that goes away does not stop the build.")
             .body("CreateTemplateRequest")
             .streams("TemplateBuildLogEntry")
-            .refuses(&[404, 409]),
-        post("/v1/templates/builds", "startTemplateBuild", "Build in the background")
+            .refuses(&[404, 409])),
+        joinable(post("/v1/templates/builds", "startTemplateBuild", "Build in the background")
             .body("CreateTemplateRequest")
             .answers(202, "The build, which waits", &schema("TemplateBuild"))
-            .refuses(&[404, 409]),
+            .refuses(&[404, 409])),
         get("/v1/templates/builds/{build_id}", "getTemplateBuildStatus", "A build and its log")
             .query("offset", &offset, "Entries from this one on; 0 if nothing is said.")
             .answers(200, "The build", &schema("TemplateBuildStatusSnapshot"))
@@ -98,17 +102,47 @@ fn builds() -> Vec<Operation> {
             .optional_body("CancelTemplateBuildRequest")
             .answers(200, "The build", &schema("TemplateBuildStatusSnapshot"))
             .refuses(&[404, 409]),
-        post("/v1/templates/builds/{build_id}/retry", "retryTemplateBuild", "Build again")
+        repeatable(post("/v1/templates/builds/{build_id}/retry", "retryTemplateBuild", "Build again")
             .about("Builds the stored definition of a build that is over, as a new build.")
             .optional_body("RetryTemplateBuildRequest")
             .answers(202, "The new build", &schema("TemplateBuild"))
-            .refuses(&[404, 409]),
+            .refuses(&[404, 409])),
         post("/v1/templates/builds/{build_id}/promote", "promoteTemplateBuild", "Move tags to a build")
             .about("The build must be ready.")
             .body("PromoteTemplateBuildRequest")
             .answers(200, "The template", &schema("TemplateInfo"))
             .refuses(&[404, 409]),
     ]
+}
+
+/// It is done once for each key.
+fn repeatable(operation: Operation) -> Operation {
+    operation
+        .header(
+            terms::KEY,
+            "A text of the caller's own, up to 255 visible ASCII characters. For 24 hours (a setting), \
+             the same request with the same key is answered with the same build, and another request \
+             with it is a conflict. Values of secrets do not count as part of a request.",
+        )
+        .answers_with_header(
+            "Idempotency-Replayed",
+            "`true` if the build is that of an earlier request with the same key.",
+        )
+}
+
+/// It may be answered with a build that is under way.
+fn joinable(operation: Operation) -> Operation {
+    repeatable(operation)
+        .header(
+            terms::PREFER,
+            "`single-flight`: a build of the caller that is under way will do, if definition, base, \
+             name and tags are the same. Means nothing beside an idempotency key, for requests with \
+             secret values or credentials, and without a name.",
+        )
+        .answers_with_header(
+            "Preference-Applied",
+            "`single-flight` if the build was under way for another request.",
+        )
 }
 
 fn inspections() -> Vec<Operation> {

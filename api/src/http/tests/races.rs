@@ -22,6 +22,7 @@ use crate::http::error::ApiError;
 use crate::normalise::{self, BuildRequest};
 use crate::service::accept::accept;
 use crate::service::keys::Caller;
+use crate::service::once::Terms;
 use crate::service::{App, claims, templates};
 
 const ROUNDS: usize = 25;
@@ -90,7 +91,14 @@ async fn of_two_owners_who_build_under_one_name_one_has_it() {
     let state = &app.service.app;
     for round in 0..ROUNDS {
         let name = format!("app-{round}");
-        let build = |caller: &Caller| accept(state, caller.clone(), request(state, caller, &name));
+        let build = |caller: &Caller| {
+            accept(
+                state,
+                caller.clone(),
+                request(state, caller, &name),
+                Terms::default(),
+            )
+        };
         let [one, two] = &rivals;
         let (one, two) = tokio::join!(build(one), build(two));
         let id = winner([one, two], &rivals);
@@ -122,8 +130,14 @@ async fn of_two_owners_who_reserve_one_name_one_has_it() {
 
 /// A template of the caller in its namespace.
 async fn made(app: &Arc<App>, caller: &Caller, name: &str) -> TemplateRow {
-    let build = accept(app, caller.clone(), request(app, caller, name)).await;
-    let id = build.unwrap().template_id;
+    let build = accept(
+        app,
+        caller.clone(),
+        request(app, caller, name),
+        Terms::default(),
+    )
+    .await;
+    let id = build.unwrap().row.template_id;
     app.views.template(&id).unwrap().unwrap()
 }
 

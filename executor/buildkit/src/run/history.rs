@@ -51,6 +51,27 @@ enum Trace {
     Over,
 }
 
+/// Waits until the daemon says that it builds nothing with this mark; false if it does not say so in time.
+pub(super) async fn is_over(client: &Client, mark: &str, limits: &BuildkitLimits) -> bool {
+    let within = Duration::from_millis(limits.over_ms_max);
+    let over = async {
+        while look(client, mark, limits).await? == Trace::UnderWay {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok::<_, Remembered>(())
+    };
+    let address = client.daemon().address();
+    match tokio::time::timeout(within, over).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(%address, error, "a daemon does not say whether a stopped build is over");
+        }
+        Err(_) => tracing::warn!(%address, "a daemon goes on with a build that was stopped"),
+    }
+    false
+}
+
 /// Makes the daemon forget the build with this mark, as far as it can.
 pub(super) async fn forget(client: &Client, mark: &str, limits: &BuildkitLimits) {
     let within = Duration::from_millis(limits.forget_ms_max);
@@ -67,12 +88,19 @@ pub(super) async fn forget(client: &Client, mark: &str, limits: &BuildkitLimits)
     }
 }
 
+/// What the daemon has of the build with this mark.
+async fn look(client: &Client, mark: &str, limits: &BuildkitLimits) -> Result<Trace, Remembered> {
+    let deadline = Duration::from_millis(limits.probe_ms_max);
+    let ask = ["debug", "histories", "--format", "{{json .}}"];
+    let records = client.ask(&ask, deadline, limits.answer_bytes_max).await?;
+    Ok(trace(&records.stdout, mark)?)
+}
+
 async fn remove(client: &Client, mark: &str, limits: &BuildkitLimits) -> Result<(), Remembered> {
     let deadline = Duration::from_millis(limits.probe_ms_max);
     let ask = |args: &'static [&str]| client.ask(args, deadline, limits.answer_bytes_max);
     loop {
-        let records = ask(&["debug", "histories", "--format", "{{json .}}"]).await?;
-        match trace(&records.stdout, mark)? {
+        match look(client, mark, limits).await? {
             Trace::None => return Ok(()),
             // It says that it failed when it meets a build that is under way, and goes on.
             Trace::Over => drop(ask(&["prune-histories"]).await?),

@@ -10,7 +10,9 @@ impl LayerStore {
     /// [`StoreError::Io`].
     pub async fn scratch(&self) -> Result<Staging, StoreError> {
         let path = self.scratch_path();
-        run_blocking(move || Staging::create(path)).await
+        let staging = run_blocking(move || Staging::create(path)).await?;
+        self.hold(&staging);
+        Ok(staging)
     }
 
     fn scratch_path(&self) -> std::path::PathBuf {

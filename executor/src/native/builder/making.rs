@@ -205,7 +205,7 @@ impl Making<'_> {
 
     /// Makes the changes that need no container, as the host's root: the files keep their numbers.
     async fn change_files(&self, staging: Staging) -> Result<(), StepError> {
-        let tree = Tree::mount(self.beneath, staging, &self.builder.mounts_dir).await?;
+        let tree = Tree::mount(self.beneath, staging, self.builder).await?;
         let changed = self.change(&tree).await;
         // The error of the step is the one to tell.
         let unmounted = tree.unmount(self.builder.containers.limits()).await;

@@ -95,6 +95,7 @@ impl Site {
             layers,
             blobs: Arc::new(move |_| std::fs::File::open(&blob)),
             mounts_dir: at("mounts"),
+            holdings: Holdings::default(),
         };
         Self {
             kit,

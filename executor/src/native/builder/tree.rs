@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::UnmountFlags;
 
-use super::StepError;
+use super::{NativeBuilder, StepError};
+use crate::holdings::Thing;
 use crate::layers::{Layer, OverlayMount, Staging};
 use crate::limits::native::NativeLimits;
 
@@ -20,9 +21,10 @@ impl Tree {
     pub(super) async fn mount(
         beneath: &[Layer],
         staging: Staging,
-        mounts: &Path,
+        builder: &NativeBuilder,
     ) -> Result<Self, StepError> {
-        let (beneath, mounts) = (beneath.to_vec(), mounts.to_owned());
+        let (beneath, mounts) = (beneath.to_vec(), builder.mounts_dir.clone());
+        let holdings = builder.holdings.clone();
         blocking("mount files", move || {
             let dir = tempfile::Builder::new().prefix("step-").tempdir_in(mounts);
             // Kept, because removing it with what is in it must never meet a mount.
@@ -31,6 +33,7 @@ impl Tree {
                 .keep();
             let mount =
                 OverlayMount::writable(&beneath, staging.path(), staging.work_path(), &target)?;
+            holdings.hold([Thing::mount(&target), Thing::Folder(target.clone())]);
             Ok(Self {
                 mounted: Some((mount, target.clone())),
                 target,
@@ -112,11 +115,8 @@ pub fn unmount_left(dir: &Path) -> std::io::Result<usize> {
         dir => dir?,
     };
     let listed = std::fs::read("/proc/self/mountinfo")?;
-    let mut left: Vec<PathBuf> = listed
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(unescaped)
-        .filter(|path| path.starts_with(&dir) && *path != dir)
+    let mut left: Vec<PathBuf> = mounted_below(&listed, &dir)
+        .filter(|path| *path != dir)
         .collect();
     // The last mounted first: a mount may stand on another.
     left.reverse();
@@ -131,6 +131,15 @@ pub fn unmount_left(dir: &Path) -> std::io::Result<usize> {
         }
     }
     Ok(left.len())
+}
+
+/// What a list of mounts (`/proc/self/mountinfo`) has at `path` and below it, the first mounted first.
+pub(crate) fn mounted_below(listed: &[u8], path: &Path) -> impl Iterator<Item = PathBuf> {
+    listed
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(unescaped)
+        .filter(move |target| target.starts_with(path))
 }
 
 /// A path as the kernel's lists write it: `\040` and the like for blanks and backslashes.

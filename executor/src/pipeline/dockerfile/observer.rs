@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use buildkit::daemon::Address;
 use buildkit::event::{Event as Told, OutputStream, Step};
 use domain::Digest;
 use domain::build::{
@@ -10,6 +11,7 @@ use domain::build::{
 };
 
 use super::super::Attempt;
+use crate::holdings::{Held, Holdings, Thing};
 use crate::limits::output::OutputLimits;
 use crate::output::feed::Feed;
 use crate::output::mask::Mask;
@@ -25,10 +27,15 @@ pub(super) struct Observer {
     total: u32,
     /// What steps write that are not over.
     feeds: BTreeMap<(u32, OutputStream), Feed>,
+    holdings: Holdings,
+    /// The daemon's.
+    address: Address,
+    /// `buildctl`, on the attempt's list.
+    client: Option<Held>,
 }
 
 impl Observer {
-    pub(super) fn new(attempt: &Attempt<'_>) -> Self {
+    pub(super) fn new(attempt: &Attempt<'_>, address: Address) -> Self {
         Self {
             reporter: attempt.reporter.clone(),
             mask: attempt.mask.clone(),
@@ -36,7 +43,15 @@ impl Observer {
             skip_cache: attempt.job.requested.definition.skip_cache,
             total: 0,
             feeds: BTreeMap::new(),
+            holdings: attempt.holdings.clone(),
+            address,
+            client: None,
         }
+    }
+
+    /// Notes that `buildctl` ended in its own time, unless it was stopped.
+    pub(super) fn ended(&self) {
+        self.client.iter().for_each(Held::released);
     }
 
     /// Writes what steps left without an end. Their last lines stay, for a failure.
@@ -147,6 +162,18 @@ impl Observer {
 
 impl buildkit::run::Observer for Observer {
     type Error = ReportError;
+
+    fn begun(&mut self, buildctl: u32) {
+        let process = Thing::process("buildctl", buildctl);
+        self.client = Some(self.holdings.hold([process]));
+    }
+
+    fn stopped(&mut self, is_over: bool) {
+        // It stays on the list, as what was cut short.
+        self.client = None;
+        let what = format!("the build at the BuildKit daemon {}", self.address);
+        self.holdings.hold([Thing::Remote { what, is_over }]);
+    }
 
     async fn event(&mut self, event: Told) -> Result<(), ReportError> {
         match event {

@@ -66,9 +66,10 @@ impl Attempt<'_> {
         invocation: Invocation,
         scratch: &Path,
     ) -> Result<Option<Failure>, Interruption> {
-        let mut observer = Observer::new(self);
+        let mut observer = Observer::new(self, lease.address().clone());
         let run = buildkit::run::run(lease, invocation, scratch, &mut observer, &self.stop);
         let outcome = Box::pin(run).await;
+        observer.ended();
         observer.end_lines().await?;
         let failed = match outcome {
             Ok(()) => return Ok(None),

@@ -76,7 +76,8 @@ impl Attempt<'_> {
             let inspector = Arc::clone(&inspector);
             Arc::new(move |index, folder| inspector.accepts(index, folder))
         };
-        let import = image.import(&self.services.layers, Some(&inspect), &note);
+        let store = self.services.layers.held_by(&self.holdings);
+        let import = image.import(&store, Some(&inspect), &note);
         let imported = self
             .unless_stopped("the import of the image", import)
             .await?;

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use guest::protocol::{Blob, Reply, Request};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
-use tokio::process::Child;
 use tokio::sync::Mutex;
 
 use super::super::agent::Agent;
 use super::super::capture;
 use super::super::config::MachineSpec;
 use super::super::error::VmmError;
+use super::super::launch::Launched;
 use super::super::prepare::Vmm;
 use super::super::qmp::{Qmp, QmpError};
 use super::super::tail::Tail;
@@ -25,7 +25,7 @@ impl Machine {
         vmm: Vmm,
         spec: MachineSpec,
         dir: PathBuf,
-        (child, console, stderr): (Child, Tail, Option<Tail>),
+        ((child, held), console, stderr): (Launched, Tail, Option<Tail>),
         (agent, session): (Agent, u64),
         qmp: Result<Qmp, QmpError>,
     ) -> Result<Self, VmmError> {
@@ -39,6 +39,7 @@ impl Machine {
         Ok(Self {
             vmm,
             child,
+            held,
             qmp: Mutex::new(qmp),
             agent,
             session,

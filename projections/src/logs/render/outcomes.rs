@@ -2,7 +2,7 @@
 
 use domain::Digest;
 use domain::build::{
-    BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject,
+    Aftermath, BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheStored, CacheSubject,
     CancelRequested, Cancelled, Event as BuildEvent, FilesCounted, RetryScheduled, Snapshotted,
 };
 use domain::failure::{Failure, FailureReason};
@@ -155,6 +155,7 @@ fn a_cancellation_warns_and_then_ends() {
         }),
         BuildEvent::Cancelled(Cancelled {
             killed: vec!["step 2".into(), "the machine".into()],
+            aftermath: None,
         }),
     ]);
     assert_eq!(
@@ -170,11 +171,42 @@ fn a_cancellation_warns_and_then_ends() {
         entries[1].message,
         "Build cancelled; stopped step 2, the machine"
     );
+    let nothing = one(BuildEvent::Cancelled(Cancelled::default()));
+    assert_eq!(
+        nothing.message,
+        "Build cancelled; nothing of it was running"
+    );
     let silent = one(BuildEvent::CancelRequested(CancelRequested {
         by: "key_1".into(),
         reason: None,
     }));
     assert_eq!(silent.message, "Cancellation requested by key_1");
+}
+
+#[test]
+fn a_cancellation_says_what_is_gone_and_what_is_not() {
+    let seen = |left: &[&str]| {
+        let aftermath = Aftermath {
+            gone: vec!["process 7 (QEMU)".into(), "folder machine-x".into()],
+            left: left.iter().map(|left| (*left).to_owned()).collect(),
+            took_ms: 40,
+        };
+        one(BuildEvent::Cancelled(Cancelled {
+            killed: vec!["the machine".into()],
+            aftermath: Some(aftermath),
+        }))
+        .message
+    };
+    assert_eq!(
+        seen(&[]),
+        "Build cancelled; stopped the machine; seen to be gone: process 7 (QEMU), folder machine-x; \
+         40 ms after the request"
+    );
+    assert_eq!(
+        seen(&["mount view-y"]),
+        "Build cancelled; stopped the machine; seen to be gone: process 7 (QEMU), folder machine-x; \
+         still there: mount view-y; 40 ms after the request"
+    );
 }
 
 #[test]

@@ -105,6 +105,12 @@ struct Full;
 impl Observer for Full {
     type Error = &'static str;
 
+    fn begun(&mut self, _: u32) {}
+
+    fn stopped(&mut self, is_over: bool) {
+        assert!(is_over, "the daemon goes on");
+    }
+
     async fn event(&mut self, event: Event) -> Result<(), &'static str> {
         match event {
             Event::StepOutput { .. } => Err("full"),
@@ -135,6 +141,12 @@ struct Stuck(CancellationToken);
 
 impl Observer for Stuck {
     type Error = Infallible;
+
+    fn begun(&mut self, _: u32) {}
+
+    fn stopped(&mut self, is_over: bool) {
+        assert!(is_over, "the daemon goes on");
+    }
 
     async fn event(&mut self, _: Event) -> Result<(), Infallible> {
         self.0.cancel();

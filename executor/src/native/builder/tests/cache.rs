@@ -53,6 +53,7 @@ async fn of_concurrent_builds_one_runs_a_step_and_the_others_wait_for_it() {
             layers: site.builder.layers.clone(),
             blobs: Arc::clone(&site.builder.blobs),
             mounts_dir: site.builder.mounts_dir.clone(),
+            holdings: Holdings::default(),
         };
         tokio::spawn(async move {
             let (mut story, cancel) = (Story::default(), CancellationToken::new());

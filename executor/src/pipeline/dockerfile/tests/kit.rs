@@ -23,6 +23,7 @@ use domain::ports::{Clock, EventReader as _};
 use domain::recorded::{Actor, StreamName, Version};
 use tokio_util::sync::CancellationToken;
 
+use crate::holdings::Holdings;
 use crate::image::{Mirror, RegistryConfig};
 use crate::layers::OverlayMount;
 use crate::limits::Limits;
@@ -153,6 +154,7 @@ impl World {
             job: &job,
             reporter: reporter.masked(mask.clone()),
             stop,
+            holdings: Holdings::new(),
             secrets,
             mask: mask.clone(),
         };
@@ -253,6 +255,7 @@ impl World {
             retry_of: None,
             arrivals: None,
             idempotency_key: None,
+            request_digest: None,
             max_attempts: 2,
         }
     }
