@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 pub const PATH_BYTES_MAX: usize = 4095;
 /// Bytes of one name in a path: what the file systems take.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
-/// Builds on one page of a history, at most: the contract's bound.
+/// Builds, or moves of a tag, on one page of a history, at most: the contract's bound.
 pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
-/// Builds on one page of a history whose caller does not say.
+/// Builds, or moves of a tag, on one page of a history whose caller does not say.
 pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
 /// Events in one batch, or on one page of a trail, at most.
