@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 pub const PATH_BYTES_MAX: usize = 4095;
 /// Bytes of one name in a path: what the file systems take.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
-/// Builds on one page of a history, at most: the contract's bound.
+/// Builds, or moves of a tag, on one page of a history, at most: the contract's bound.
 pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
+/// Builds, or moves of a tag, on one page of a history whose caller does not say.
+pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 /// Deliveries of a webhook on one page, at most.
 pub const PAGE_DELIVERY_COUNT_MAX: u64 = 100;
 /// Deliveries on one page whose caller does not say.
 pub const PAGE_DELIVERY_COUNT_DEFAULT: u64 = 50;
-/// Builds on one page of a history whose caller does not say.
-pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
 /// Events in one batch, or on one page of a trail, at most.
 pub const PAGE_EVENT_COUNT_MAX: u64 = 1000;

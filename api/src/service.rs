@@ -1,11 +1,13 @@
 //! What the endpoints do, without HTTP.
 
 pub mod accept;
+pub mod actors;
 pub mod admission;
 pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
+pub mod diff;
 pub mod events;
 pub mod first_key;
 pub mod inspect;

@@ -6,7 +6,9 @@ use domain::recorded::Recorded;
 use crate::builds::Builds;
 use crate::claims::Claims;
 use crate::idempotency::Idempotency;
+use crate::lineage::Lineages;
 use crate::logs::Logs;
+use crate::outline::Outlines;
 use crate::queue::Queue;
 use crate::rows::Rows;
 use crate::store::{Checkpoint, LastEvent, StoreError, ViewStore};
@@ -52,6 +54,8 @@ pub fn revisions() -> String {
         revision::<Claims>(),
         revision::<Webhooks>(),
         revision::<Idempotency>(),
+        revision::<Lineages>(),
+        revision::<Outlines>(),
     ]
     .join(" ")
 }
@@ -84,6 +88,8 @@ pub fn apply_batch(
         apply_to::<Claims>(&mut rows, recorded)?;
         apply_to::<Webhooks>(&mut rows, recorded)?;
         apply_to::<Idempotency>(&mut rows, recorded)?;
+        apply_to::<Lineages>(&mut rows, recorded)?;
+        apply_to::<Outlines>(&mut rows, recorded)?;
         last = Some(LastEvent {
             position: recorded.position,
             stream: recorded.stream.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::build::{
     Build, BypassReason, CacheBypassed, CacheMissed, CacheStored, Cancelled, Command,
-    Event as BuildEvent, Fence, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted,
+    Event as BuildEvent, Fence, LogLine, LogStream, Phase, PhaseFinished, PhaseStarted, RetryOf,
     StepFinished, StepLogged, StepStarted, decide, evolve,
 };
 use domain::failure::{Failure, FailureReason};
@@ -28,6 +28,8 @@ use crate::testing::{
     request, slug, snapshot, step_failure, tag, template_id, webhook_id, webhook_registration,
     worker,
 };
+use crate::timeline::Timeline;
+use crate::timeline::tests::adds_up;
 
 /// One thing that somebody tries. What the rules refuse does not happen.
 #[derive(Clone, Debug)]
@@ -67,10 +69,15 @@ fn command(state: &Build, build: u8, what: u8, detail: u32) -> Command {
         | Build::Cancelled(_) => Fence(u64::from(detail)),
     };
     match what {
-        0..=2 => Command::Request(Box::new(request(
-            build % TEMPLATES + 1,
-            [&["default"][..], &["v1", "v2"]][usize::from(build % 2)],
-        ))),
+        0..=2 => {
+            let tags = [&["default"][..], &["v1", "v2"]][usize::from(build % 2)];
+            let mut request = request(build % TEMPLATES + 1, tags);
+            request.retry_of = (build > 1 && detail.is_multiple_of(2)).then(|| RetryOf {
+                build: build_id(build - 1),
+                original: build_id(1),
+            });
+            Command::Request(Box::new(request))
+        }
         3..=5 => Command::Start { worker: worker() },
         6..=14 => Command::Report {
             fence,
@@ -447,6 +454,25 @@ proptest! {
                 let ends = is_last && state.is_terminal();
                 prop_assert_eq!(entry.kind.is_terminal(), ends, "{:?}", entry);
                 prop_assert_eq!(entry.kind == LogKind::Start, entry.offset == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_build_is_told_whole(tries in tries(), now in 0..500_i64) {
+        let (history, states) = play(&tries);
+        let views = history.views();
+        for number in states.keys() {
+            let id = build_id(*number);
+            let Some(row) = views.build(&id).unwrap() else { continue };
+            let outline = views.outline(&row).unwrap();
+            let timeline = Timeline::of(&row, &outline, at(now * 1_000));
+            adds_up(&timeline)?;
+            let attempts: Vec<u32> = timeline.attempts.iter().map(|attempt| attempt.number).collect();
+            prop_assert_eq!(attempts, (1..=row.attempt).collect::<Vec<_>>());
+            if let Some(finished_at) = row.finished_at {
+                let whole: u64 = timeline.segments.iter().map(|segment| segment.span.micros()).sum();
+                prop_assert_eq!(whole, finished_at.micros_since(row.created_at));
             }
         }
     }

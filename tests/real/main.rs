@@ -11,6 +11,7 @@ mod buildkit_network;
 mod buildkitd;
 mod cache_operator;
 mod canary;
+mod cancel;
 mod crash;
 mod dockerfile_daemons;
 mod openapi;
@@ -21,7 +22,7 @@ mod steps;
 mod webhooks;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 16] = [
+const SCRIPTS: [&str; 17] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -31,6 +32,7 @@ const SCRIPTS: [&str; 16] = [
     "dockerfile_edges.py",
     "dockerfiles.py",
     "isolation.py",
+    "lineage.py",
     "logs.py",
     "races.py",
     "step_failures.py",
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     // Scenarios that end a service have one of their own.
     let mut wanted = operator::own();
     wanted.extend(crash::own());
+    wanted.extend(cancel::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());

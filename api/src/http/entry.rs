@@ -17,8 +17,8 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
 use super::{
-    auth, blobs, builds, claims, create, events, inspect, logs, metrics, namespaces, openapi,
-    promote, reply, request_id, templates, terms, webhooks,
+    auth, blobs, builds, claims, create, diff, events, inspect, lineage, logs, metrics, namespaces,
+    openapi, promote, reply, request_id, templates, terms, webhooks,
 };
 use crate::service::App;
 
@@ -119,6 +119,9 @@ async fn answer(
         Route::CancelBuild(id) => builds::cancel(app, &caller, &id, body).await,
         Route::RetryBuild(id) => builds::retry(app, caller, &id, terms()?, body).await,
         Route::PromoteBuild(id) => promote::promote(app, &caller, &id, body).await,
+        Route::BuildLineage(id) => lineage::get(app, &caller, &id).await,
+        Route::BuildDiff(id) => diff::get(app, &caller, &id, &parameters).await,
+        Route::BuildTimeline(id) => lineage::timeline(app, &caller, &id).await,
         Route::Validate => inspect::validate(app, &caller, body).await,
         Route::Plan => inspect::plan(app, &caller, body).await,
         Route::Preflight => blobs::preflight(app, &caller, body).await,

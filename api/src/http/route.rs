@@ -44,6 +44,12 @@ pub enum Route {
     RetryBuild(String),
     /// `POST /v1/templates/builds/{id}/promote`
     PromoteBuild(String),
+    /// `GET /v1/templates/builds/{id}/lineage`
+    BuildLineage(String),
+    /// `GET /v1/templates/builds/{id}/diff`
+    BuildDiff(String),
+    /// `GET /v1/templates/builds/{id}/timeline`
+    BuildTimeline(String),
     /// `POST /v1/templates/validate`: whether a request would be accepted.
     Validate,
     /// `POST /v1/templates/plan`: what a request would build.
@@ -123,6 +129,9 @@ impl Route {
             ["builds", id, "cancel"] => Self::CancelBuild((*id).to_owned()),
             ["builds", id, "retry"] => Self::RetryBuild((*id).to_owned()),
             ["builds", id, "promote"] => Self::PromoteBuild((*id).to_owned()),
+            ["builds", id, "lineage"] => Self::BuildLineage((*id).to_owned()),
+            ["builds", id, "diff"] => Self::BuildDiff((*id).to_owned()),
+            ["builds", id, "timeline"] => Self::BuildTimeline((*id).to_owned()),
             ["blobs", "preflight"] => Self::Preflight,
             ["blobs", id] => Self::Blob((*id).to_owned()),
             ["validate"] => Self::Validate,
@@ -166,6 +175,9 @@ impl Route {
             | Self::Build(_)
             | Self::BuildLogs(_)
             | Self::BuildEvents(_)
+            | Self::BuildLineage(_)
+            | Self::BuildDiff(_)
+            | Self::BuildTimeline(_)
             | Self::Namespace(_)
             | Self::Deliveries(_) => &["GET"],
             Self::BuildStream
@@ -210,6 +222,9 @@ impl Route {
             Self::CancelBuild(_) => "/v1/templates/builds/{build_id}/cancel",
             Self::RetryBuild(_) => "/v1/templates/builds/{build_id}/retry",
             Self::PromoteBuild(_) => "/v1/templates/builds/{build_id}/promote",
+            Self::BuildLineage(_) => "/v1/templates/builds/{build_id}/lineage",
+            Self::BuildDiff(_) => "/v1/templates/builds/{build_id}/diff",
+            Self::BuildTimeline(_) => "/v1/templates/builds/{build_id}/timeline",
             Self::Validate => "/v1/templates/validate",
             Self::Plan => "/v1/templates/plan",
             Self::Preflight => "/v1/templates/blobs/preflight",
