@@ -249,6 +249,10 @@ impl Config {
                 self.limits.stream_entry_count_max,
             ),
             ("limits.tag_count_max", self.limits.tag_count_max),
+            (
+                "limits.past_view_count_max",
+                self.limits.past_view_count_max,
+            ),
             ("limits.problem_count_max", self.limits.problem_count_max),
             (
                 "limits.webhook_concurrent_count_max",

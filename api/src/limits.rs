@@ -94,6 +94,8 @@ pub struct Limits {
     pub open_stream_count_max: usize,
     /// Requests larger than `json_body_bytes_max` that are looked at at once, for validation or a plan.
     pub inspection_count_max: usize,
+    /// Answers about the past that are put together at once; more of them wait.
+    pub past_view_count_max: usize,
     /// Bytes of an idempotency key.
     pub idempotency_key_bytes_max: usize,
     /// Seconds that an idempotency key leads to the build that its first request made.
@@ -180,6 +182,7 @@ impl Default for Limits {
             unread_answer_ms_max: 60_000,
             open_stream_count_max: 1024,
             inspection_count_max: 4,
+            past_view_count_max: 4,
             idempotency_key_bytes_max: 255,
             idempotency_secs: 24 * 3600,
             blocking_build_secs_max: 1800,

@@ -17,6 +17,7 @@ mod names;
 pub mod once;
 pub mod operator;
 pub mod owners;
+pub mod past;
 pub mod present;
 pub mod retention;
 mod secret_file;
@@ -91,6 +92,8 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     /// Room for large requests that are only looked at.
     pub inspections: Semaphore,
+    /// Room for views of the past.
+    pub past_views: Semaphore,
     /// Requests that are being answered, and streams.
     pub open: TaskTracker,
     /// Says that the service stops: streams end.

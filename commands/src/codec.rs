@@ -45,6 +45,7 @@ use domain::recorded::{Actor, Position, Recorded, StreamName, Version};
 use domain::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use frame::parse_actor;
 pub use vocabulary::types_of;
 
 /// The schema version in which events are written.

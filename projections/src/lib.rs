@@ -31,10 +31,12 @@ pub mod limits;
 pub mod lineage;
 pub mod logs;
 pub mod outline;
+pub mod past;
 pub mod projection;
 #[cfg(test)]
 mod properties;
 pub mod queue;
+pub mod replay;
 pub mod rows;
 pub mod runner;
 pub mod store;

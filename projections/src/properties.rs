@@ -33,17 +33,17 @@ use crate::timeline::tests::adds_up;
 
 /// One thing that somebody tries. What the rules refuse does not happen.
 #[derive(Clone, Debug)]
-enum Try {
+pub(crate) enum Try {
     Build(u8, u8, u32),
     Template(u8, u8, u8),
     Claim(u8, u8, u8),
     Webhook(u8, u8, u64),
 }
 
-const BUILDS: u8 = 4;
-const TEMPLATES: u8 = 2;
+pub(crate) const BUILDS: u8 = 4;
+pub(crate) const TEMPLATES: u8 = 2;
 
-fn tries() -> impl Strategy<Value = Vec<Try>> {
+pub(crate) fn tries() -> impl Strategy<Value = Vec<Try>> {
     let build = (1..=BUILDS, 0..25_u8, 0..5_u32)
         .prop_map(|(build, what, detail)| Try::Build(build, what, detail));
     let template = (1..=TEMPLATES, 0..10_u8, 1..=BUILDS)
@@ -56,6 +56,11 @@ fn tries() -> impl Strategy<Value = Vec<Try>> {
         prop_oneof![18 => build, 3 => template, 1 => claim, 2 => webhook],
         0..120,
     )
+}
+
+/// The template that a build is one of.
+fn template_of(build: u8) -> u8 {
+    build % TEMPLATES + 1
 }
 
 /// The command of a number; most make progress, so that histories get somewhere.
@@ -71,7 +76,7 @@ fn command(state: &Build, build: u8, what: u8, detail: u32) -> Command {
     match what {
         0..=2 => {
             let tags = [&["default"][..], &["v1", "v2"]][usize::from(build % 2)];
-            let mut request = request(build % TEMPLATES + 1, tags);
+            let mut request = request(template_of(build), tags);
             request.retry_of = (build > 1 && detail.is_multiple_of(2)).then(|| RetryOf {
                 build: build_id(build - 1),
                 original: build_id(1),
@@ -165,7 +170,7 @@ fn progress(what: u8, detail: u32) -> Vec<BuildEvent> {
     }
 }
 
-const NAMES: [&str; 3] = ["app-1", "new", "newer"];
+pub(crate) const NAMES: [&str; 3] = ["app-1", "new", "newer"];
 
 /// What is done to a template by hand, in the order of the service: names are taken before it goes
 /// by them, and released behind.
@@ -205,6 +210,8 @@ fn by_hand(number: u8, what: u8, build: u8, template: &Template) -> Vec<ByHand> 
             namespace: slug("acme"),
             alias: other_name,
         })],
+        // That a build is the template's own is known by whoever lets it expire.
+        7 if template_of(build) != number => Vec::new(),
         7 => vec![ByHand::Template(TemplateCommand::ExpireArtifact {
             build: build_id(build),
             artifact: artifact(build),
@@ -364,7 +371,7 @@ fn play_all(tries: &[Try]) -> Played {
 }
 
 /// What happened, and what the rules say has become of the builds.
-fn play(tries: &[Try]) -> (History, BTreeMap<u8, Build>) {
+pub(crate) fn play(tries: &[Try]) -> (History, BTreeMap<u8, Build>) {
     let played = play_all(tries);
     (played.history, played.builds)
 }

@@ -407,6 +407,25 @@ impl EventReader for VecLog {
         })
     }
 
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        // Fewer than are asked for, as a log may.
+        let positions = &positions[..positions.len().min(3)];
+        self.answer(|events| {
+            events
+                .iter()
+                .filter(|recorded| positions.contains(&recorded.position))
+                .cloned()
+                .collect()
+        })
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        self.answer(|events| {
+            let last = events.iter().rev().find(|recorded| recorded.time <= time);
+            last.map_or(Position::START, |recorded| recorded.position)
+        })
+    }
+
     fn head(&self) -> Position {
         *self.head.borrow()
     }

@@ -31,6 +31,7 @@ const SCRIPTS: [&str; 17] = [
     "context.py",
     "dockerfile_edges.py",
     "dockerfiles.py",
+    "events.py",
     "isolation.py",
     "lineage.py",
     "logs.py",

@@ -66,6 +66,7 @@ pub const SETTINGS: &[Setting] = &[
     text("http.listen"),
     number("http.workers"),
     number("limits.inspection_count_max"),
+    number("limits.past_view_count_max"),
     number("limits.json_body_bytes_max"),
     number("limits.definition_bytes_max"),
     number("limits.blob_bytes_max"),

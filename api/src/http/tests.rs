@@ -19,6 +19,7 @@ mod lineage;
 mod metrics;
 mod names;
 mod once;
+mod past;
 mod promote;
 mod public;
 mod purging;

@@ -91,19 +91,10 @@ impl Operation {
     }
 
     /// It takes a parameter in the query string, which may be left out.
-    pub(super) fn query(self, name: &str, schema: &Value, description: &str) -> Self {
-        self.parameter("query", name, schema, description)
-    }
-
-    /// It looks at a header, which may be left out.
-    pub(super) fn header(self, name: &str, schema: &Value, description: &str) -> Self {
-        self.parameter("header", name, schema, description)
-    }
-
-    fn parameter(mut self, place: &str, name: &str, schema: &Value, description: &str) -> Self {
+    pub(super) fn query(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({
             "name": name,
-            "in": place,
+            "in": "query",
             "required": false,
             "schema": schema,
             "description": description,
