@@ -285,15 +285,14 @@ fn resume(live: &Live, dead_letters_max: usize) -> Result<Vec<Event>, Rejection>
     Ok(vec![Event::WebhookResumed {}])
 }
 
-/// A letter that is dead already stays as it is. The one that reaches the bound is_too_many the webhook:
+/// A letter that is dead already stays as it is. The one that reaches the bound pauses the webhook:
 /// a receiver that is gone must not fill the log.
 fn dead_letter(live: &Live, letter: DeadLetter, dead_letters_max: usize) -> Vec<Event> {
     if live.dead.contains_key(&letter.position) {
         return Vec::new();
     }
-    let is_too_many =
-        live.paused.is_none() && live.dead.len().saturating_add(1) >= dead_letters_max;
-    let paused = is_too_many.then_some(Event::WebhookPaused {
+    let is_last = live.paused.is_none() && live.dead.len().saturating_add(1) >= dead_letters_max;
+    let paused = is_last.then_some(Event::WebhookPaused {
         reason: PauseReason::DeadLetters,
     });
     std::iter::once(Event::DeliveryDeadLettered(letter))
