@@ -90,6 +90,11 @@ impl DataDir {
         self.0.join("views")
     }
 
+    /// Where views are folded once more, to be compared.
+    pub fn replay(&self) -> PathBuf {
+        self.0.join("views.replay")
+    }
+
     /// The files of contexts, by digest.
     pub fn blobs(&self) -> PathBuf {
         self.0.join("blobs")
