@@ -1,12 +1,14 @@
 //! What the endpoints do, without HTTP.
 
 pub mod accept;
+pub mod actors;
 pub mod admission;
 pub mod audit;
 pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
+pub mod diff;
 pub mod events;
 pub mod first_key;
 pub mod inspect;
@@ -19,8 +21,10 @@ pub mod owners;
 pub mod past;
 pub mod present;
 pub mod retention;
+mod secret_file;
 pub mod templates;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +50,7 @@ use metrics::Metrics;
 use once::Turns;
 use owners::Owners;
 use uploads::Uploads;
+use webhooks::Webhooks;
 
 /// Everything that endpoints share.
 #[derive(Debug)]
@@ -74,6 +79,8 @@ pub struct App {
     pub keys: KeyTable,
     /// Whose events are whose.
     pub owners: Owners,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
     /// The log, for readers of events.
     pub pages: Pages,
     /// New identifiers.

@@ -73,6 +73,10 @@ pub struct QueryLimits {
     pub page_rows_scanned_max: usize,
     /// How many rows are read from the store at once.
     pub scan_rows_max: usize,
+    /// How many builds of a line of retries are shown.
+    pub lineage_builds_max: usize,
+    /// How many events of a build are looked at to tell how it went: a step is about five.
+    pub outline_marks_max: usize,
     /// How many events are folded for one answer about the past. What they make of it is held in
     /// memory: about as many bytes as the events have.
     pub past_events_max: usize,
@@ -83,6 +87,8 @@ impl Default for QueryLimits {
         Self {
             page_rows_scanned_max: 10_000,
             scan_rows_max: 256,
+            lineage_builds_max: 500,
+            outline_marks_max: 20_000,
             past_events_max: 200_000,
         }
     }

@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::reply;
 use super::route::{Part, Target};
-use super::{aliases, history, tags};
+use super::{aliases, history, tag_history, tags};
 use crate::normalise;
 use crate::service::keys::Caller;
 use crate::service::templates::{self, Meant};
@@ -43,6 +43,8 @@ pub async fn answer(
         Part::Tags if method == "POST" => tags::assign(app, &caller, reference, body).await,
         Part::Tags => tags::list(app, &caller, reference),
         Part::Tag(tag) => tags::remove(app, &caller, reference, &tag).await,
+        Part::TagHistory(tag) => tag_history::list(app, &caller, reference, &tag, parameters).await,
+        Part::TagRollback(tag) => tag_history::roll_back(app, &caller, reference, &tag, body).await,
         Part::Aliases => aliases::list(app, &caller, reference),
         Part::Alias(alias) => aliases::remove(app, caller, reference, &alias).await,
         Part::Rename => rename(app, caller, reference, body).await,

@@ -68,11 +68,12 @@ impl Wanted {
     /// # Errors
     /// [`AuditError::UnknownType`] or [`AuditError::Invalid`].
     pub fn new(kind: Option<&str>, stream: Option<&str>) -> Result<Self, AuditError> {
-        const CATEGORIES: [Category; 4] = [
+        const CATEGORIES: [Category; 5] = [
             Category::Build,
             Category::Template,
             Category::Namespace,
             Category::Keys,
+            Category::Webhook,
         ];
         let is_known = |kind: &str| CATEGORIES.iter().any(|of| types_of(*of).contains(&kind));
         if let Some(kind) = kind.filter(|kind| !is_known(kind)) {

@@ -96,6 +96,7 @@ const fn category_byte(category: Category) -> u8 {
         Category::Template => 2,
         Category::Namespace => 3,
         Category::Keys => 4,
+        Category::Webhook => 5,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every operation, in the order of the route table.
 
 mod events;
+mod webhooks;
 
 use serde_json::{Value, json};
 
@@ -14,10 +15,12 @@ pub(super) fn all() -> Vec<Operation> {
         service(),
         builds(),
         events::all(),
+        lineages(),
         inspections(),
         blobs(),
         names(),
         templates(),
+        webhooks::webhooks(),
     ]
     .concat()
 }
@@ -126,6 +129,39 @@ fn builds() -> Vec<Operation> {
             .body("PromoteTemplateBuildRequest")
             .answers(200, "The template", &schema("TemplateInfo"))
             .refuses(&[404, 409]),
+    ]
+}
+
+fn lineages() -> Vec<Operation> {
+    let get = |below: &str, id, summary| {
+        let path = format!("/v1/templates/builds/{{build_id}}/{below}");
+        operation(Tag::Builds, "GET", &path, id, summary).refuses(&[404])
+    };
+    vec![
+        get(
+            "lineage",
+            "getTemplateBuildLineage",
+            "The builds that a build repeats, and those that repeat it",
+        )
+        .answers(200, "The line", &schema("TemplateBuildLineage")),
+        get(
+            "diff",
+            "diffTemplateBuilds",
+            "What differs between two builds",
+        )
+        .about(
+            "Of the caller's own builds, in any state. Values of variables are compared and not \
+                 told.",
+        )
+        .needs_query("with", &json!({"type": "string"}), "The other build.")
+        .answers(200, "Both, side by side", &schema("TemplateBuildDiff")),
+        get(
+            "timeline",
+            "getTemplateBuildTimeline",
+            "Where the time of a build went",
+        )
+        .about("Of a build that is not over, up to the moment of the answer.")
+        .answers(200, "The timeline", &schema("TemplateBuildTimeline")),
     ]
 }
 
@@ -314,6 +350,23 @@ fn parts(base: &str, by: &str) -> Vec<Operation> {
         )
         .answers_empty("It is gone")
         .refuses(&[409]),
+        paged(at(
+            "GET",
+            "/tags/{tag}/history",
+            "listTemplateTagMoves",
+            "Where a tag has pointed to, the latest first",
+        ))
+        .about("Of the caller's own templates; also of a tag that was removed.")
+        .answers(200, "A page", &schema("TemplateTagHistory")),
+        at(
+            "POST",
+            "/tags/{tag}/rollback",
+            "rollBackTemplateTag",
+            "Take a tag back to where it pointed before",
+        )
+        .body("RollbackTagRequest")
+        .answers(200, "The template", &template)
+        .refuses(&[409]),
         at(
             "GET",
             "/aliases",
@@ -374,14 +427,7 @@ fn fields(operation: Operation) -> Operation {
 }
 
 fn history_filters(operation: Operation) -> Operation {
-    let limit = json!({
-        "type": "integer",
-        "minimum": 1,
-        "maximum": PAGE_BUILD_COUNT_MAX,
-        "default": PAGE_BUILD_COUNT_DEFAULT,
-    });
-    let text: Value = json!({"type": "string"});
-    operation
+    let filtered = operation
         .query(
             "status",
             &schema("TemplateBuildStatus"),
@@ -396,7 +442,19 @@ fn history_filters(operation: Operation) -> Operation {
             "source_type",
             &schema("TemplateBuildSourceType"),
             "Only builds from this.",
-        )
+        );
+    paged(filtered)
+}
+
+fn paged(operation: Operation) -> Operation {
+    let limit = json!({
+        "type": "integer",
+        "minimum": 1,
+        "maximum": PAGE_BUILD_COUNT_MAX,
+        "default": PAGE_BUILD_COUNT_DEFAULT,
+    });
+    let text: Value = json!({"type": "string"});
+    operation
         .query("limit", &limit, "How many, at most.")
         .query("cursor", &text, "The `next_cursor` of the page before.")
 }
