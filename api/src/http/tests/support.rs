@@ -62,7 +62,9 @@ impl TestApp {
         (foundation, runner): (Foundation, Runner),
         known: Option<String>,
     ) -> Self {
-        let service = Service::without_worker(foundation, runner).await.unwrap();
+        // On the heap: everything that a service is goes through here.
+        let service = Box::pin(Service::without_worker(foundation, runner));
+        let service = service.await.unwrap();
         let first = || service.first_key.as_ref().unwrap().reveal().to_owned();
         let key = known.unwrap_or_else(first);
         let client = Client::builder()
