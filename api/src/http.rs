@@ -8,11 +8,13 @@ pub mod body;
 pub mod builds;
 pub mod claims;
 pub mod create;
+pub mod diff;
 pub mod entry;
 pub mod error;
 pub mod events;
 pub mod history;
 pub mod inspect;
+pub mod lineage;
 pub mod logs;
 pub mod metrics;
 pub mod namespaces;
@@ -22,11 +24,13 @@ pub mod query;
 pub mod reply;
 pub mod request_id;
 pub mod route;
+pub mod tag_history;
 pub mod tags;
 pub mod templates;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 
 use std::any::Any;
 use std::io;

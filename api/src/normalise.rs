@@ -17,22 +17,26 @@ mod source;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeSet;
 
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
-use domain::digest::{Digest, Hasher};
+use domain::digest::Hasher;
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
 
-pub use changes::{new_name, promoted_tags, reserved_name, tags, visibility};
+pub use changes::{
+    RollbackTarget, new_name, promoted_tags, reserved_name, rollback, tags, visibility,
+};
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};
 pub use registry_auth::RegistryAuth;
 pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
+pub use webhooks::{new_webhook, paused, replayed};
 
 use crate::config::Executor;
 use crate::limits::Limits;
@@ -64,6 +68,9 @@ pub struct BuildRequest {
 impl BuildRequest {
     /// What it asks for: two requests with the same digest are one request that was sent twice. Values of
     /// secrets are left out, so nothing about them can be found out from it; their ids are not.
+    ///
+    /// # Panics
+    /// Never: engines and sources are words, which have a JSON form.
     pub fn digest(&self) -> Digest {
         let definition = self.definition.digest().hex();
         let words = [

@@ -1,11 +1,13 @@
 //! What the endpoints do, without HTTP.
 
 pub mod accept;
+pub mod actors;
 pub mod admission;
 pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
+pub mod diff;
 pub mod events;
 pub mod first_key;
 pub mod inspect;
@@ -15,10 +17,13 @@ mod names;
 pub mod once;
 pub mod operator;
 pub mod owners;
+pub mod past;
 pub mod present;
 pub mod retention;
+mod secret_file;
 pub mod templates;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +49,7 @@ use metrics::Metrics;
 use once::Turns;
 use owners::Owners;
 use uploads::Uploads;
+use webhooks::Webhooks;
 
 /// Everything that endpoints share.
 #[derive(Debug)]
@@ -72,6 +78,8 @@ pub struct App {
     pub keys: KeyTable,
     /// Whose events are whose.
     pub owners: Owners,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
     /// The log, for readers of events.
     pub pages: Pages,
     /// New identifiers.
@@ -84,6 +92,8 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     /// Room for large requests that are only looked at.
     pub inspections: Semaphore,
+    /// Room for views of the past.
+    pub past_views: Semaphore,
     /// Requests that are being answered, and streams.
     pub open: TaskTracker,
     /// Says that the service stops: streams end.

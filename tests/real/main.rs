@@ -11,6 +11,7 @@ mod buildkit_network;
 mod buildkitd;
 mod cache_operator;
 mod canary;
+mod cancel;
 mod crash;
 mod dockerfile_daemons;
 mod openapi;
@@ -18,6 +19,7 @@ mod operator;
 mod private_images;
 mod retention;
 mod steps;
+mod webhooks;
 
 /// Scripts with the published client, below `client/`.
 const SCRIPTS: [&str; 17] = [
@@ -31,6 +33,7 @@ const SCRIPTS: [&str; 17] = [
     "dockerfiles.py",
     "events.py",
     "isolation.py",
+    "lineage.py",
     "logs.py",
     "races.py",
     "step_failures.py",
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     // Scenarios that end a service have one of their own.
     let mut wanted = operator::own();
     wanted.extend(crash::own());
+    wanted.extend(cancel::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
     wanted.extend(retention::own());
     wanted.extend(dockerfile_daemons::own());
     wanted.extend(openapi::own());
+    wanted.extend(webhooks::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

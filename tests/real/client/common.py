@@ -83,13 +83,18 @@ def eventually(look: Callable[[], Seen], wanted: Callable[[Seen], bool], what: s
 
 
 def key_of(owner: str) -> str:
-    """A new key of an owner, made through the operator's door."""
+    """A new key of an owner."""
+    return new_key(owner)[1]
+
+
+def new_key(owner: str) -> tuple[str, str]:
+    """A new key of an owner, behind its id; made through the operator's door."""
     socket = Path(os.environ["NULLSPACE_TEST_DATA_DIR"]) / "admin.sock"
     transport = httpx.HTTPTransport(uds=str(socket))
     with httpx.Client(transport=transport, timeout=HTTP_TIMEOUT_SECONDS) as door:
         made = door.post("http://localhost/admin/keys", json={"owner": owner, "label": "of a test"})
     equal(made.status_code, 201, f"status ({made.text})")
-    return made.json()["key"]
+    return made.json()["id"], made.json()["key"]
 
 
 def exits(code: int, *args: str, api_key: str = "") -> str:

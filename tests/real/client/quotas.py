@@ -91,7 +91,7 @@ def a_second_build_waits_and_its_log_tells_at_which_place() -> None:
     holds(first.finished_at <= second.started_at, "one was built after the other, in their order")
 
 
-def whoever_is_told_to_come_again_comes_again() -> None:
+def item_19_whoever_is_told_to_come_again_comes_again() -> None:
     with full() as line:
 
         def make_room(response: httpx.Response) -> None:
@@ -165,7 +165,7 @@ if __name__ == "__main__":
     main(
         [
             a_second_build_waits_and_its_log_tells_at_which_place,
-            whoever_is_told_to_come_again_comes_again,
+            item_19_whoever_is_told_to_come_again_comes_again,
             a_line_that_stays_full_is_given_up,
             what_is_too_large_is_refused_before_it_is_sent,
         ]

@@ -7,6 +7,7 @@ use domain::failure::{Failure, FailureReason};
 use domain::ids::BuildId;
 use domain::recorded::StreamName;
 use futures_util::future::join_all;
+use projections::builds::BuildFilter;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -62,7 +63,7 @@ fn build_count(app: &App, id: &BuildId) -> usize {
     let row = app.views.build(id).unwrap().unwrap();
     let page = app
         .views
-        .builds_of_template(&row.template_id, &Default::default(), None, 1_000);
+        .builds_of_template(&row.template_id, &BuildFilter::default(), None, 1_000);
     page.unwrap().items.len()
 }
 
