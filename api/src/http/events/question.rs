@@ -87,9 +87,8 @@ fn from(
 ) -> Result<Position, ApiError> {
     let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str());
     let (field, text) = match header {
-        None => ("from", parameters.get("from")),
-        // A browser that has seen nothing yet.
-        Some(Ok("")) => ("from", parameters.get("from")),
+        // Empty: a browser that has seen nothing yet.
+        None | Some(Ok("")) => ("from", parameters.get("from")),
         Some(text) => (LAST_EVENT_ID, Some(text.unwrap_or_default())),
     };
     let position = match text {
