@@ -8,10 +8,13 @@ pub mod body;
 pub mod builds;
 pub mod claims;
 pub mod create;
+pub mod diff;
 pub mod entry;
 pub mod error;
+pub mod events;
 pub mod history;
 pub mod inspect;
+pub mod lineage;
 pub mod logs;
 pub mod metrics;
 pub mod namespaces;
@@ -21,12 +24,15 @@ pub mod query;
 pub mod reply;
 pub mod request_id;
 pub mod route;
+pub mod tag_history;
 pub mod tags;
 pub mod templates;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 
+use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -35,6 +41,8 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::{App as Router, HttpServer, web};
+use domain::causes::chain;
+use tokio::net::TcpStream;
 
 use crate::service::App;
 
@@ -58,6 +66,7 @@ pub fn server(app: &Arc<App>, listener: TcpListener) -> io::Result<(Server, Sock
             .app_data(data.clone())
             .default_service(web::to(entry::entry))
     })
+    .on_connect(move |connection, _| give_up_unread(connection, limits.unread_answer_ms_max))
     .workers(app.config.http.workers)
     .max_connections(limits.connection_count_max)
     .keep_alive(Duration::from_secs(limits.idle_connection_secs_max))
@@ -67,6 +76,20 @@ pub fn server(app: &Arc<App>, listener: TcpListener) -> io::Result<(Server, Sock
     .listen(listener)?
     .run();
     Ok((server, address))
+}
+
+/// Has the kernel close a connection whose other side takes nothing of what was sent for this long: a
+/// response that cannot be written is not looked at by anybody else.
+fn give_up_unread(connection: &dyn Any, after_ms: u32) {
+    let Some(connection) = connection.downcast_ref::<TcpStream>() else {
+        return;
+    };
+    if let Err(err) = rustix::net::sockopt::set_tcp_user_timeout(connection, after_ms) {
+        tracing::warn!(
+            error = chain(&err),
+            "a connection has no bound on unread answers"
+        );
+    }
 }
 
 /// The operator's door, listening on `listener`.

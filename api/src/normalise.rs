@@ -17,22 +17,26 @@ mod source;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeSet;
 
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
-use domain::digest::{Digest, Hasher};
+use domain::digest::Hasher;
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
 
-pub use changes::{new_name, promoted_tags, reserved_name, tags, visibility};
+pub use changes::{
+    RollbackTarget, new_name, promoted_tags, reserved_name, rollback, tags, visibility,
+};
 pub use context::{ContextFile, Payload};
 pub use fields::FieldProblem;
 pub use preflight::{AnnouncedFile, Announcement, preflight};
 pub use registry_auth::RegistryAuth;
 pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
+pub use webhooks::{new_webhook, paused, replayed};
 
 use crate::config::Executor;
 use crate::limits::Limits;
@@ -68,20 +72,22 @@ impl BuildRequest {
     /// # Panics
     /// Never: engines and sources are words, which have a JSON form.
     pub fn digest(&self) -> Digest {
+        let definition = self.definition.digest().hex();
         let words = [
             self.namespace.as_str(),
             self.name.as_ref().map_or("", TemplateName::as_str),
-            self.definition.digest().hex().as_str(),
-        ]
-        .map(str::to_owned);
-        let engine = serde_json::to_vec(&(self.backend, self.source_type));
+            definition.as_str(),
+            match self.backend {
+                Backend::Native => "native",
+                Backend::Buildkit => "buildkit",
+            },
+        ];
         let files: Vec<String> = self.context.iter().map(ContextFile::identity).collect();
         let registries = self.secrets.registry_kinds();
         let registries = registries.iter().flat_map(|(host, kind)| [host, kind]);
         let registries: Vec<&String> = registries.collect();
         Hasher::new("build-request/v1")
             .list(words.iter())
-            .field(engine.expect("words have a JSON form"))
             .list(self.tags.iter().map(Tag::as_str))
             .list(files.iter())
             .list(registries.into_iter())

@@ -39,6 +39,12 @@ impl Timestamp {
         u64::try_from((self.0 - earlier.0).num_milliseconds()).unwrap_or(0)
     }
 
+    /// Microseconds from `earlier` to this moment; 0 if it is not earlier.
+    pub fn micros_since(self, earlier: Self) -> u64 {
+        let micros = self.unix_micros().saturating_sub(earlier.unix_micros());
+        u64::try_from(micros).unwrap_or(0)
+    }
+
     /// This moment and `millis` milliseconds; the same moment if the calendar ends before that.
     #[must_use]
     pub fn plus_millis(self, millis: u64) -> Self {

@@ -28,18 +28,24 @@ pub mod claims;
 pub mod idempotency;
 mod key;
 pub mod limits;
+pub mod lineage;
 pub mod logs;
+pub mod outline;
+pub mod past;
 pub mod projection;
 #[cfg(test)]
 mod properties;
 pub mod queue;
+pub mod replay;
 pub mod rows;
 pub mod runner;
 pub mod store;
 pub mod templates;
 #[cfg(test)]
 mod testing;
+pub mod timeline;
 pub mod views;
+pub mod webhooks;
 
 use std::error::Error;
 use std::path::Path;

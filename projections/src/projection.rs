@@ -6,11 +6,14 @@ use domain::recorded::Recorded;
 use crate::builds::Builds;
 use crate::claims::Claims;
 use crate::idempotency::Idempotency;
+use crate::lineage::Lineages;
 use crate::logs::Logs;
+use crate::outline::Outlines;
 use crate::queue::Queue;
 use crate::rows::Rows;
 use crate::store::{Checkpoint, LastEvent, StoreError, ViewStore};
 use crate::templates::Templates;
+use crate::webhooks::Webhooks;
 
 /// A fold of the log into rows.
 ///
@@ -49,7 +52,10 @@ pub fn revisions() -> String {
         revision::<Templates>(),
         revision::<Queue>(),
         revision::<Claims>(),
+        revision::<Webhooks>(),
         revision::<Idempotency>(),
+        revision::<Lineages>(),
+        revision::<Outlines>(),
     ]
     .join(" ")
 }
@@ -80,7 +86,10 @@ pub fn apply_batch(
         apply_to::<Templates>(&mut rows, recorded)?;
         apply_to::<Queue>(&mut rows, recorded)?;
         apply_to::<Claims>(&mut rows, recorded)?;
+        apply_to::<Webhooks>(&mut rows, recorded)?;
         apply_to::<Idempotency>(&mut rows, recorded)?;
+        apply_to::<Lineages>(&mut rows, recorded)?;
+        apply_to::<Outlines>(&mut rows, recorded)?;
         last = Some(LastEvent {
             position: recorded.position,
             stream: recorded.stream.clone(),

@@ -6,6 +6,7 @@
 
 mod expired;
 mod resolve;
+mod tag_moves;
 mod untagged;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use domain::build::{self, Requested};
 use domain::ids::{ArtifactId, BuildId, TemplateId};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
-use domain::recorded::{Position, Recorded, StreamName, Version};
+use domain::recorded::{Recorded, StreamName, Version};
 use domain::template::Visibility;
 use domain::time::Timestamp;
 use domain::{Event, namespace, template};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use expired::Expired;
 pub use resolve::Resolved;
+pub use tag_moves::{TagCause, TagMove};
 pub use untagged::Untagged;
 
 use crate::key::Key;
@@ -80,17 +82,6 @@ pub struct ReadyBuild {
     pub at: Timestamp,
 }
 
-/// A move of a tag.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TagMove {
-    /// Where it points to since then; nowhere if it was removed.
-    pub build_id: Option<BuildId>,
-    /// When.
-    pub at: Timestamp,
-    /// By which event.
-    pub position: Position,
-}
-
 /// What a build that is under way will do to its template.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Pending {
@@ -124,12 +115,6 @@ fn public_in_key(namespace: &Namespace) -> Key {
     Key::table("templates/public-in").text(namespace.as_str())
 }
 
-fn tag_moves_key(id: &TemplateId, tag: &Tag) -> Key {
-    Key::table("templates/tag-moves")
-        .text(id.as_str())
-        .text(tag.as_str())
-}
-
 fn pending_key(build: &BuildId) -> Key {
     Key::table("templates/pending").text(build.as_str())
 }
@@ -151,8 +136,13 @@ impl Projection for Templates {
                 StreamName::Build(_)
                 | StreamName::Template(_)
                 | StreamName::Namespace(_)
-                | StreamName::Keys,
-                Event::Build(_) | Event::Template(_) | Event::Namespace(_) | Event::Keys(_),
+                | StreamName::Keys
+                | StreamName::Webhook(_),
+                Event::Build(_)
+                | Event::Template(_)
+                | Event::Namespace(_)
+                | Event::Keys(_)
+                | Event::Webhook(_),
             ) => Ok(()),
         }
     }
@@ -277,8 +267,9 @@ fn apply_template(
             })
         }
         template::Event::TagRemoved { tag, .. } => change(rows, recorded, id, |row, moves| {
-            if row.tags.remove(tag).is_some() {
-                moves.push((tag.clone(), moved(recorded, None)));
+            if let Some(was) = row.tags.remove(tag) {
+                let tag_move = TagMove::new(recorded, Some(&was), None);
+                moves.push((tag.clone(), tag_move));
             }
         }),
         template::Event::ArtifactExpired { build, artifact } => {
@@ -328,9 +319,8 @@ fn change(
     if matches!(recorded.stream, StreamName::Template(_)) {
         row.version = recorded.version.plus(1);
     }
-    for (tag, tag_move) in moves {
-        let key = tag_moves_key(id, &tag).number(recorded.position.raw());
-        rows.put(key, &tag_move)?;
+    for (tag, tag_move) in &moves {
+        tag_moves::put(rows, id, tag, tag_move)?;
     }
     put(rows, &row)?;
     Ok(())
@@ -344,23 +334,17 @@ fn point(
     tag: Tag,
     build: &BuildId,
 ) {
-    if row.tags.get(&tag).is_some_and(|now| now.build_id == *build) {
+    let was = row.tags.get(&tag);
+    if was.is_some_and(|was| was.build_id == *build) {
         return;
     }
-    moves.push((tag.clone(), moved(recorded, Some(build))));
+    let tag_move = TagMove::new(recorded, was, Some(build));
+    moves.push((tag.clone(), tag_move));
     let tag_row = TagRow {
         build_id: build.clone(),
         since: recorded.time,
     };
     row.tags.insert(tag, tag_row);
-}
-
-fn moved(recorded: &Recorded<Event>, build: Option<&BuildId>) -> TagMove {
-    TagMove {
-        build_id: build.cloned(),
-        at: recorded.time,
-        position: recorded.position,
-    }
 }
 
 /// Writes a template's row and its place in lists.

@@ -17,10 +17,12 @@ mod dockerfile_daemons;
 mod openapi;
 mod operator;
 mod private_images;
+mod retention;
 mod steps;
+mod webhooks;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 17] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -29,12 +31,16 @@ const SCRIPTS: [&str; 14] = [
     "context.py",
     "dockerfile_edges.py",
     "dockerfiles.py",
+    "events.py",
     "isolation.py",
+    "lineage.py",
     "logs.py",
+    "races.py",
     "step_failures.py",
     "steps.py",
     "template_bases.py",
     "templates.py",
+    "wrong_keys.py",
 ];
 
 /// Scenarios that run side by side: the service builds two templates at once.
@@ -55,8 +61,10 @@ fn main() -> ExitCode {
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());
     wanted.extend(canary::own());
+    wanted.extend(retention::own());
     wanted.extend(dockerfile_daemons::own());
     wanted.extend(openapi::own());
+    wanted.extend(webhooks::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

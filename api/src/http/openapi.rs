@@ -19,10 +19,12 @@ use super::reply;
 use operation::Operation;
 
 /// What travels, by noun. Each file is an object of schemas by name.
-const SCHEMAS: [&str; 11] = [
+const SCHEMAS: [&str; 13] = [
     include_str!("openapi/schemas/blobs.json"),
     include_str!("openapi/schemas/builds.json"),
     include_str!("openapi/schemas/errors.json"),
+    include_str!("openapi/schemas/events.json"),
+    include_str!("openapi/schemas/lineage.json"),
     include_str!("openapi/schemas/logs.json"),
     include_str!("openapi/schemas/names.json"),
     include_str!("openapi/schemas/plans.json"),
@@ -31,6 +33,7 @@ const SCHEMAS: [&str; 11] = [
     include_str!("openapi/schemas/service.json"),
     include_str!("openapi/schemas/steps.json"),
     include_str!("openapi/schemas/templates.json"),
+    include_str!("openapi/schemas/webhooks.json"),
 ];
 
 /// What refusals mean.

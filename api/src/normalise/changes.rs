@@ -1,15 +1,21 @@
 //! The small bodies of what is done to templates by hand.
 
+use domain::ids::BuildId;
 use domain::name::{Namespace, Tag, TemplateName};
+use domain::recorded::Position;
 use domain::template::Visibility;
 use serde_json::Value;
 
 use super::fields::{Fields, Problems};
 use super::{Refusal, names};
 use crate::limits::Limits;
+use crate::wire::position::WirePosition;
 
 /// Longer than either word for a visibility.
 const VISIBILITY_BYTES_MAX: usize = 32;
+
+/// Longer than a build's id and than a position.
+const ROLLBACK_BYTES_MAX: usize = 64;
 
 /// `{"tags": ["v1", …]}`: tags to assign, at least one.
 ///
@@ -94,8 +100,40 @@ fn name(
     })
 }
 
+/// Where a tag is taken back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RollbackTarget {
+    /// A build that it pointed to.
+    Build(BuildId),
+    /// Where it was moved to by the event there.
+    Position(Position),
+}
+
+/// `{"to": "tb_…"}` or `{"to": "…"}` with a position of the tag's history.
+///
+/// # Errors
+/// [`Refusal`], naming the field.
+pub fn rollback(body: &Value, limits: &Limits) -> Result<RollbackTarget, Refusal> {
+    const KEY: &str = "to";
+    read(body, limits, |top| {
+        top.only(&[KEY]);
+        let text = top.required_text(KEY, ROLLBACK_BYTES_MAX)?;
+        if let Ok(id) = text.parse() {
+            return Some(RollbackTarget::Build(id));
+        }
+        if let Ok(WirePosition(position)) = text.parse() {
+            return Some(RollbackTarget::Position(position));
+        }
+        top.problem(
+            KEY,
+            "must be a build (`tb_…`) or a position of the tag's history",
+        );
+        None
+    })
+}
+
 /// What `read` finds, unless something is wrong.
-fn read<T>(
+pub(super) fn read<T>(
     body: &Value,
     limits: &Limits,
     read: impl FnOnce(Fields<'_>) -> Option<T>,
@@ -193,6 +231,28 @@ mod tests {
             (json!({"tag": "v1", "force": true}), "force"),
         ] {
             assert_eq!(wrong(promoted_tags(&body, &limits)), [field], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_tag_goes_back_to_a_build_or_to_a_position() {
+        let limits = Limits::default();
+        let id = format!("tb_{}", "0".repeat(26));
+        let read = rollback(&json!({"to": id}), &limits);
+        assert_eq!(read, Ok(RollbackTarget::Build(id.parse().unwrap())));
+        let read = rollback(&json!({"to": "000000000000002a"}), &limits);
+        let position = Position::from_raw(42);
+        assert_eq!(read, Ok(RollbackTarget::Position(position)));
+        for (body, field) in [
+            (json!({}), "to"),
+            (json!({"to": null}), "to"),
+            (json!({"to": 42}), "to"),
+            (json!({"to": "42"}), "to"),
+            (json!({"to": "tb_x"}), "to"),
+            (json!({"to": "x".repeat(65)}), "to"),
+            (json!({"to": id, "force": true}), "force"),
+        ] {
+            assert_eq!(wrong(rollback(&body, &limits)), [field], "{body}");
         }
     }
 

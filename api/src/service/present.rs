@@ -1,5 +1,8 @@
 //! From views to the wire.
 
+mod lineage;
+mod timeline;
+
 use domain::build::CacheKind;
 use domain::definition::{Backend, SourceType};
 use domain::failure::Failure;
@@ -10,6 +13,9 @@ use domain::time::Timestamp;
 use projections::builds::{BuildRow, BuildStatus};
 use projections::logs::{CacheReason, CacheStatus, LogEntry, LogKind};
 use projections::templates::TemplateRow;
+
+pub use lineage::{lineage, outcome};
+pub use timeline::{lookup, sums, timeline};
 
 use crate::config::{Retention, builtins};
 use crate::wire::build::{Availability, BuildConfig, CacheSummary, Promotability, TemplateBuild};
@@ -220,7 +226,8 @@ fn actor(actor: &Actor) -> String {
     }
 }
 
-fn cache_summary(row: &BuildRow) -> CacheSummary {
+/// What the caches gave a build.
+pub fn cache_summary(row: &BuildRow) -> CacheSummary {
     let (artifact, layer, blob) = (
         row.cache.final_artifact,
         row.cache.layer,
@@ -280,7 +287,8 @@ fn availability(row: &BuildRow, template: Option<&TemplateRow>) -> Availability 
     }
 }
 
-fn promotability(row: &BuildRow, template: Option<&TemplateRow>) -> Promotability {
+/// Whether a tag can be moved to a build; `template` is its template, if that is still known.
+pub fn promotability(row: &BuildRow, template: Option<&TemplateRow>) -> Promotability {
     let (status, promotable, reason) = match row.status {
         BuildStatus::Ready if row.purged_at.is_some() => ("purged", false, Some(PURGED)),
         BuildStatus::Ready if is_deleted(template) => ("unavailable", false, Some(DELETED)),

@@ -6,9 +6,7 @@ use domain::ids::{BuildId, TemplateId};
 use domain::name::{Namespace, Owner, Qualifier, Tag, TemplateRef};
 use domain::template::Visibility;
 
-use super::{
-    TagMove, TemplateRow, name_key, owned_key, public_in_key, public_key, row_key, tag_moves_key,
-};
+use super::{TemplateRow, name_key, owned_key, public_in_key, public_key, row_key};
 use crate::builds::BuildRow;
 use crate::store::{Scan, StoreError};
 use crate::views::Views;
@@ -161,19 +159,6 @@ impl Views {
     pub fn has_public(&self, namespace: &Namespace) -> Result<bool, StoreError> {
         let found = self.scan(&Scan::below(&public_in_key(namespace), 1))?;
         Ok(!found.is_empty())
-    }
-
-    /// Where a tag has pointed to, the latest move first, at most `count_max`.
-    ///
-    /// # Errors
-    /// [`StoreError`]: the views are about to be folded anew.
-    pub fn tag_moves(
-        &self,
-        template: &TemplateId,
-        tag: &Tag,
-        count_max: usize,
-    ) -> Result<Vec<TagMove>, StoreError> {
-        self.values(&Scan::below(&tag_moves_key(template, tag), count_max).backwards())
     }
 }
 

@@ -26,6 +26,12 @@ fn resolved(views: &Views, caller: &str, text: &str) -> Option<BuildId> {
     resolved.map(|resolved| resolved.build.build_id)
 }
 
+fn tag_moves(views: &Views, text: &str) -> Vec<TagMove> {
+    views
+        .tag_moves(&template_id(1), &tag(text), None, 10)
+        .unwrap()
+}
+
 fn listed(views: &Views, caller: &str) -> Vec<TemplateId> {
     let rows = views.list(&owner(caller)).unwrap();
     rows.into_iter().map(|row| row.id).collect()
@@ -360,9 +366,7 @@ fn tags_move_in_the_order_of_the_log() {
     let views = history.views();
     assert_eq!(resolved(&views, "acme", "my-app"), Some(build_id(3)));
     assert_eq!(resolved(&views, "acme", "my-app:x"), Some(build_id(1)));
-    let moves = views
-        .tag_moves(&template_id(1), &tag("default"), 10)
-        .unwrap();
+    let moves = tag_moves(&views, "default");
     let builds: Vec<_> = moves.into_iter().map(|it| it.build_id.unwrap()).collect();
     assert_eq!(builds, [3, 1, 4, 2].map(build_id));
 }
@@ -378,7 +382,7 @@ fn a_tag_that_is_set_to_where_it_is_keeps_its_time() {
         since: at(5_000),
     };
     assert_eq!(row.tags.get(&tag("v1")), Some(&expected));
-    let moves = views.tag_moves(&template_id(1), &tag("v1"), 10).unwrap();
+    let moves = tag_moves(&views, "v1");
     assert_eq!(moves.len(), 1);
 }
 
@@ -392,7 +396,7 @@ fn a_removed_tag_means_nothing_and_its_history_stays() {
     history.template(1, remove()).template(1, remove());
     let views = history.views();
     assert_eq!(resolved(&views, "acme", "my-app:v1"), None);
-    let moves = views.tag_moves(&template_id(1), &tag("v1"), 10).unwrap();
+    let moves = tag_moves(&views, "v1");
     let builds: Vec<_> = moves.into_iter().map(|it| it.build_id).collect();
     assert_eq!(builds, [None, Some(build_id(1))]);
 }

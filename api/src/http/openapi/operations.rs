@@ -1,5 +1,8 @@
 //! Every operation, in the order of the route table.
 
+mod events;
+mod webhooks;
+
 use serde_json::{Value, json};
 
 use super::operation::{Operation, Tag, operation, schema};
@@ -11,10 +14,13 @@ pub(super) fn all() -> Vec<Operation> {
     [
         service(),
         builds(),
+        events::all(),
+        lineages(),
         inspections(),
         blobs(),
         names(),
         templates(),
+        webhooks::webhooks(),
     ]
     .concat()
 }
@@ -55,6 +61,19 @@ fn service() -> Vec<Operation> {
     ]
 }
 
+/// What is said of `at`.
+const AT: &str = "The answer as it was then: at a position that this service gave, or at a time as \
+    in RFC 3339, which means the last event not later than that. 404 if it was not there yet; 400 if \
+    it lies behind the last event or in the future.";
+
+/// A moment of the past.
+fn moment() -> Value {
+    json!({"anyOf": [
+        {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+        {"type": "string", "format": "date-time"},
+    ]})
+}
+
 fn builds() -> Vec<Operation> {
     let get = |path, id, summary| operation(Tag::Builds, "GET", path, id, summary);
     let post = |path, id, summary| operation(Tag::Builds, "POST", path, id, summary);
@@ -82,6 +101,7 @@ fn builds() -> Vec<Operation> {
             .refuses(&[404, 409])),
         get("/v1/templates/builds/{build_id}", "getTemplateBuildStatus", "A build and its log")
             .query("offset", &offset, "Entries from this one on; 0 if nothing is said.")
+            .query("at", &moment(), AT)
             .answers(200, "The build", &schema("TemplateBuildStatusSnapshot"))
             .refuses(&[404]),
         get("/v1/templates/builds/{build_id}/logs", "streamTemplateBuildLogs", "The log of a build")
@@ -112,11 +132,45 @@ fn builds() -> Vec<Operation> {
     ]
 }
 
+fn lineages() -> Vec<Operation> {
+    let get = |below: &str, id, summary| {
+        let path = format!("/v1/templates/builds/{{build_id}}/{below}");
+        operation(Tag::Builds, "GET", &path, id, summary).refuses(&[404])
+    };
+    vec![
+        get(
+            "lineage",
+            "getTemplateBuildLineage",
+            "The builds that a build repeats, and those that repeat it",
+        )
+        .answers(200, "The line", &schema("TemplateBuildLineage")),
+        get(
+            "diff",
+            "diffTemplateBuilds",
+            "What differs between two builds",
+        )
+        .about(
+            "Of the caller's own builds, in any state. Values of variables are compared and not \
+                 told.",
+        )
+        .needs_query("with", &json!({"type": "string"}), "The other build.")
+        .answers(200, "Both, side by side", &schema("TemplateBuildDiff")),
+        get(
+            "timeline",
+            "getTemplateBuildTimeline",
+            "Where the time of a build went",
+        )
+        .about("Of a build that is not over, up to the moment of the answer.")
+        .answers(200, "The timeline", &schema("TemplateBuildTimeline")),
+    ]
+}
+
 /// It is done once for each key.
 fn repeatable(operation: Operation) -> Operation {
     operation
         .header(
             terms::KEY,
+            &json!({"type": "string"}),
             "A text of the caller's own, up to 255 visible ASCII characters. For 24 hours (a setting), \
              the same request with the same key is answered with the same build, and another request \
              with it is a conflict. Values of secrets do not count as part of a request.",
@@ -132,6 +186,7 @@ fn joinable(operation: Operation) -> Operation {
     repeatable(operation)
         .header(
             terms::PREFER,
+            &json!({"type": "string"}),
             "`single-flight`: a build of the caller that is under way will do, if definition, base, \
              name and tags are the same. Means nothing beside an idempotency key, for requests with \
              secret values or credentials, and without a name.",
@@ -259,11 +314,9 @@ fn parts(base: &str, by: &str) -> Vec<Operation> {
         |name| json!({"type": "array", "items": schema(name)}),
     );
     vec![
-        fields(at("GET", "", "getTemplate", "A template")).answers(
-            200,
-            "The template",
-            &shown_template(),
-        ),
+        fields(at("GET", "", "getTemplate", "A template"))
+            .query("at", &moment(), AT)
+            .answers(200, "The template", &shown_template()),
         at(
             "DELETE",
             "",
@@ -296,6 +349,23 @@ fn parts(base: &str, by: &str) -> Vec<Operation> {
             "Take a tag away",
         )
         .answers_empty("It is gone")
+        .refuses(&[409]),
+        paged(at(
+            "GET",
+            "/tags/{tag}/history",
+            "listTemplateTagMoves",
+            "Where a tag has pointed to, the latest first",
+        ))
+        .about("Of the caller's own templates; also of a tag that was removed.")
+        .answers(200, "A page", &schema("TemplateTagHistory")),
+        at(
+            "POST",
+            "/tags/{tag}/rollback",
+            "rollBackTemplateTag",
+            "Take a tag back to where it pointed before",
+        )
+        .body("RollbackTagRequest")
+        .answers(200, "The template", &template)
         .refuses(&[409]),
         at(
             "GET",
@@ -357,14 +427,7 @@ fn fields(operation: Operation) -> Operation {
 }
 
 fn history_filters(operation: Operation) -> Operation {
-    let limit = json!({
-        "type": "integer",
-        "minimum": 1,
-        "maximum": PAGE_BUILD_COUNT_MAX,
-        "default": PAGE_BUILD_COUNT_DEFAULT,
-    });
-    let text: Value = json!({"type": "string"});
-    operation
+    let filtered = operation
         .query(
             "status",
             &schema("TemplateBuildStatus"),
@@ -379,7 +442,19 @@ fn history_filters(operation: Operation) -> Operation {
             "source_type",
             &schema("TemplateBuildSourceType"),
             "Only builds from this.",
-        )
+        );
+    paged(filtered)
+}
+
+fn paged(operation: Operation) -> Operation {
+    let limit = json!({
+        "type": "integer",
+        "minimum": 1,
+        "maximum": PAGE_BUILD_COUNT_MAX,
+        "default": PAGE_BUILD_COUNT_DEFAULT,
+    });
+    let text: Value = json!({"type": "string"});
+    operation
         .query("limit", &limit, "How many, at most.")
         .query("cursor", &text, "The `next_cursor` of the page before.")
 }

@@ -28,6 +28,10 @@ pub enum Part {
     Tags,
     /// `DELETE …/tags/{tag}`
     Tag(String),
+    /// `GET …/tags/{tag}/history`
+    TagHistory(String),
+    /// `POST …/tags/{tag}/rollback`
+    TagRollback(String),
     /// `GET …/aliases`
     Aliases,
     /// `DELETE …/aliases/{alias}`
@@ -46,6 +50,8 @@ impl Part {
             [] => Self::Whole,
             ["tags"] => Self::Tags,
             ["tags", tag] if !tag.is_empty() => Self::Tag((*tag).to_owned()),
+            ["tags", tag, "history"] if !tag.is_empty() => Self::TagHistory((*tag).to_owned()),
+            ["tags", tag, "rollback"] if !tag.is_empty() => Self::TagRollback((*tag).to_owned()),
             ["aliases"] => Self::Aliases,
             ["aliases", alias] if !alias.is_empty() => Self::Alias((*alias).to_owned()),
             // An alias whose slash was not encoded.
@@ -66,8 +72,8 @@ impl Part {
             Self::Whole => &["GET", "DELETE"],
             Self::Tags => &["GET", "POST"],
             Self::Tag(_) | Self::Alias(_) => &["DELETE"],
-            Self::Aliases | Self::Builds => &["GET"],
-            Self::Rename => &["POST"],
+            Self::Aliases | Self::Builds | Self::TagHistory(_) => &["GET"],
+            Self::Rename | Self::TagRollback(_) => &["POST"],
             Self::Visibility => &["PATCH"],
         }
     }
@@ -186,6 +192,8 @@ impl Target {
             Part::Whole => "/v1/templates/refs/{ref}",
             Part::Tags => "/v1/templates/refs/{ref}/tags",
             Part::Tag(_) => "/v1/templates/refs/{ref}/tags/{tag}",
+            Part::TagHistory(_) => "/v1/templates/refs/{ref}/tags/{tag}/history",
+            Part::TagRollback(_) => "/v1/templates/refs/{ref}/tags/{tag}/rollback",
             Part::Aliases => "/v1/templates/refs/{ref}/aliases",
             Part::Alias(_) => "/v1/templates/refs/{ref}/aliases/{alias}",
             Part::Rename => "/v1/templates/refs/{ref}/rename",
@@ -247,6 +255,8 @@ mod tests {
                 ("GET", "tags", Part::Tags),
                 ("POST", "tags", Part::Tags),
                 ("DELETE", "tags/v1", Part::Tag("v1".into())),
+                ("GET", "tags/v1/history", Part::TagHistory("v1".into())),
+                ("POST", "tags/v1/rollback", Part::TagRollback("v1".into())),
                 ("GET", "aliases", Part::Aliases),
                 (
                     "DELETE",
@@ -294,6 +304,11 @@ mod tests {
         );
         let tag = Part::Tag("tags".into());
         is("DELETE", "refs/acme/tags/tags", &there, "acme", tag);
+        let path = "refs/acme/tags/tags/history";
+        let history = Part::TagHistory("tags".into());
+        is("GET", path, &there, "acme", history);
+        let tag = Part::Tag("history".into());
+        is("DELETE", path, &there, "acme/tags", tag);
         let (deep, shallow) = (Part::Alias("x".into()), Part::Alias("aliases/x".into()));
         let path = "refs/acme/aliases/aliases/x";
         is("DELETE", path, &there, "acme/aliases", deep);
