@@ -123,18 +123,6 @@ impl Operation {
         self
     }
 
-    /// It looks at a header, which may be left out.
-    pub(super) fn header(mut self, name: &str, description: &str) -> Self {
-        self.parameters.push(json!({
-            "name": name,
-            "in": "header",
-            "required": false,
-            "schema": {"type": "string"},
-            "description": description,
-        }));
-        self
-    }
-
     /// Its answers have a header more, if what is described is so.
     pub(super) fn answers_with_header(mut self, name: &str, description: &str) -> Self {
         for (_, answer) in &mut self.answers {
