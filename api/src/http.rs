@@ -30,6 +30,7 @@ pub mod templates;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 
 use std::any::Any;
 use std::io;

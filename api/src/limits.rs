@@ -8,6 +8,10 @@ pub const PATH_BYTES_MAX: usize = 4095;
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 /// Builds, or moves of a tag, on one page of a history, at most: the contract's bound.
 pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
+/// Deliveries of a webhook on one page, at most.
+pub const PAGE_DELIVERY_COUNT_MAX: u64 = 100;
+/// Deliveries on one page whose caller does not say.
+pub const PAGE_DELIVERY_COUNT_DEFAULT: u64 = 50;
 /// Builds, or moves of a tag, on one page of a history whose caller does not say.
 pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
@@ -90,6 +94,8 @@ pub struct Limits {
     pub open_stream_count_max: usize,
     /// Requests larger than `json_body_bytes_max` that are looked at at once, for validation or a plan.
     pub inspection_count_max: usize,
+    /// Answers about the past that are put together at once; more of them wait.
+    pub past_view_count_max: usize,
     /// Bytes of an idempotency key.
     pub idempotency_key_bytes_max: usize,
     /// Seconds that an idempotency key leads to the build that its first request made.
@@ -108,6 +114,28 @@ pub struct Limits {
     pub pending_upload_count_max: usize,
     /// Bytes of an `Authorization` header that are looked at.
     pub key_bytes_max: usize,
+    /// Webhooks of one owner.
+    pub webhook_count_max: usize,
+    /// Bytes of the URL of a webhook.
+    pub webhook_url_bytes_max: usize,
+    /// Types of events, or templates, that one webhook names.
+    pub webhook_filter_count_max: usize,
+    /// Milliseconds that a receiver has to answer.
+    pub webhook_timeout_ms: u64,
+    /// How often an event is sent that is not taken, before it is given up.
+    pub webhook_attempt_count_max: u32,
+    /// Milliseconds before the second attempt; twice as many before each further one.
+    pub webhook_backoff_ms_min: u64,
+    /// Milliseconds between two attempts, at most.
+    pub webhook_backoff_ms_max: u64,
+    /// Deliveries of one webhook that are under way at once.
+    pub webhook_concurrent_count_max: usize,
+    /// Streams of which one webhook has something to send; no more is read until one has ended.
+    pub webhook_lane_count_max: usize,
+    /// Events that were given up, of one webhook; with so many it is paused.
+    pub webhook_dead_letter_count_max: usize,
+    /// Deliveries that are kept to be looked at, of one webhook; the oldest are forgotten beyond.
+    pub webhook_kept_delivery_count_max: usize,
     /// Milliseconds between two looks for changed keys.
     pub key_refresh_ms: u64,
     /// Connections at once.
@@ -154,6 +182,7 @@ impl Default for Limits {
             unread_answer_ms_max: 60_000,
             open_stream_count_max: 1024,
             inspection_count_max: 4,
+            past_view_count_max: 4,
             idempotency_key_bytes_max: 255,
             idempotency_secs: 24 * 3600,
             blocking_build_secs_max: 1800,
@@ -162,6 +191,17 @@ impl Default for Limits {
             refused_body_bytes_max: 256 * MIB,
             pending_upload_count_max: 50_000,
             key_bytes_max: 512,
+            webhook_count_max: 20,
+            webhook_url_bytes_max: 2048,
+            webhook_filter_count_max: 100,
+            webhook_timeout_ms: 10_000,
+            webhook_attempt_count_max: 12,
+            webhook_backoff_ms_min: 2_000,
+            webhook_backoff_ms_max: 30 * 60 * 1000,
+            webhook_concurrent_count_max: 4,
+            webhook_lane_count_max: 1_000,
+            webhook_dead_letter_count_max: 100,
+            webhook_kept_delivery_count_max: 1_000,
             key_refresh_ms: 250,
             connection_count_max: 4096,
             idle_connection_secs_max: 75,

@@ -17,11 +17,12 @@ mod source;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeSet;
 
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
-use domain::digest::{Digest, Hasher};
+use domain::digest::Hasher;
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;
@@ -35,6 +36,7 @@ pub use preflight::{AnnouncedFile, Announcement, preflight};
 pub use registry_auth::RegistryAuth;
 pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
+pub use webhooks::{new_webhook, paused, replayed};
 
 use crate::config::Executor;
 use crate::limits::Limits;

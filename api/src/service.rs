@@ -17,10 +17,13 @@ mod names;
 pub mod once;
 pub mod operator;
 pub mod owners;
+pub mod past;
 pub mod present;
 pub mod retention;
+mod secret_file;
 pub mod templates;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +49,7 @@ use metrics::Metrics;
 use once::Turns;
 use owners::Owners;
 use uploads::Uploads;
+use webhooks::Webhooks;
 
 /// Everything that endpoints share.
 #[derive(Debug)]
@@ -74,6 +78,8 @@ pub struct App {
     pub keys: KeyTable,
     /// Whose events are whose.
     pub owners: Owners,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
     /// The log, for readers of events.
     pub pages: Pages,
     /// New identifiers.
@@ -86,6 +92,8 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     /// Room for large requests that are only looked at.
     pub inspections: Semaphore,
+    /// Room for views of the past.
+    pub past_views: Semaphore,
     /// Requests that are being answered, and streams.
     pub open: TaskTracker,
     /// Says that the service stops: streams end.

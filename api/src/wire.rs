@@ -18,6 +18,7 @@ pub mod position;
 pub mod tag;
 pub mod template;
 pub mod timeline;
+pub mod webhook;
 
 /// An object of the caller's choosing.
 pub type Object = serde_json::Map<String, serde_json::Value>;

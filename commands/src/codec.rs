@@ -45,6 +45,7 @@ use domain::recorded::{Actor, Position, Recorded, StreamName, Version};
 use domain::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use frame::parse_actor;
 pub use vocabulary::types_of;
 
 /// The schema version in which events are written.
@@ -211,6 +212,7 @@ pub fn encode_event(event: &Event) -> Result<Vec<u8>, CodecError> {
         Event::Template(event) => serde_json::to_vec(event),
         Event::Namespace(event) => serde_json::to_vec(event),
         Event::Keys(event) => serde_json::to_vec(event),
+        Event::Webhook(event) => serde_json::to_vec(event),
     };
     json.map_err(|source| CodecError::Payload {
         kind: event.name().to_owned(),
@@ -238,6 +240,7 @@ pub fn decode_event(
         Category::Template => serde_json::from_slice(&payload).map(Event::Template),
         Category::Namespace => serde_json::from_slice(&payload).map(Event::Namespace),
         Category::Keys => serde_json::from_slice(&payload).map(Event::Keys),
+        Category::Webhook => serde_json::from_slice(&payload).map(Event::Webhook),
     };
     let event = event.map_err(|source| CodecError::Payload {
         kind: kind.to_owned(),

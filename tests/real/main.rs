@@ -19,6 +19,7 @@ mod operator;
 mod private_images;
 mod retention;
 mod steps;
+mod webhooks;
 
 /// Scripts with the published client, below `client/`.
 const SCRIPTS: [&str; 17] = [
@@ -30,6 +31,7 @@ const SCRIPTS: [&str; 17] = [
     "context.py",
     "dockerfile_edges.py",
     "dockerfiles.py",
+    "events.py",
     "isolation.py",
     "lineage.py",
     "logs.py",
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
     wanted.extend(retention::own());
     wanted.extend(dockerfile_daemons::own());
     wanted.extend(openapi::own());
+    wanted.extend(webhooks::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

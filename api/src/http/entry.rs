@@ -18,7 +18,7 @@ use super::query::Parameters;
 use super::route::Route;
 use super::{
     auth, blobs, builds, claims, create, diff, events, inspect, lineage, logs, metrics, namespaces,
-    openapi, promote, reply, request_id, templates, terms,
+    openapi, promote, reply, request_id, templates, terms, webhooks,
 };
 use crate::service::App;
 
@@ -126,6 +126,18 @@ async fn answer(
         Route::Plan => inspect::plan(app, &caller, body).await,
         Route::Preflight => blobs::preflight(app, &caller, body).await,
         Route::Blob(id) => blobs::put(app, &caller, &id, body).await,
+        Route::Webhooks if request.method() == Method::POST => {
+            webhooks::register(app, &caller, body).await
+        }
+        Route::Webhooks => webhooks::list(app, &caller),
+        Route::Webhook(id) => match request.method().as_str() {
+            "PATCH" => webhooks::pause(app, &caller, &id, body).await,
+            "DELETE" => webhooks::delete(app, &caller, &id).await,
+            _ => webhooks::get(app, &caller, &id).await,
+        },
+        Route::ReplayWebhook(id) => webhooks::replay(app, &caller, &id, body).await,
+        Route::Deliveries(id) => webhooks::deliveries(app, &caller, &id, &parameters).await,
+        Route::Redeliver(id, delivery) => webhooks::redeliver(app, &caller, &id, &delivery).await,
         Route::Later(what) => Err(ApiError::NotImplemented(what.to_owned())),
     }
 }

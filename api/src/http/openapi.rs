@@ -33,6 +33,7 @@ const SCHEMAS: [&str; 13] = [
     include_str!("openapi/schemas/service.json"),
     include_str!("openapi/schemas/steps.json"),
     include_str!("openapi/schemas/templates.json"),
+    include_str!("openapi/schemas/webhooks.json"),
 ];
 
 /// What refusals mean.

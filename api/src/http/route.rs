@@ -64,6 +64,16 @@ pub enum Route {
     Claim(String),
     /// `GET /v1/templates/namespaces/{slug}`
     Namespace(String),
+    /// `GET /v1/webhooks` and `POST /v1/webhooks`
+    Webhooks,
+    /// `GET`, `PATCH` and `DELETE /v1/webhooks/{id}`
+    Webhook(String),
+    /// `POST /v1/webhooks/{id}/replay`
+    ReplayWebhook(String),
+    /// `GET /v1/webhooks/{id}/deliveries`
+    Deliveries(String),
+    /// `POST /v1/webhooks/{id}/deliveries/{delivery}/redeliver`
+    Redeliver(String, String),
     /// Everything below `/v1/templates/refs/{ref}` and `/v1/templates/{id}`.
     #[cfg_attr(test, strum(disabled))]
     Template(Targets),
@@ -101,6 +111,7 @@ impl Route {
             ["v1", "events"] => Self::Events,
             ["v1", "machines"] => Self::Machines,
             ["v1", "templates", rest @ ..] => return Self::find_template(rest),
+            ["v1", "webhooks", rest @ ..] => return Self::find_webhook(rest),
             ["v1", "template-warm-pools", ..] => Self::Later("template warm pools"),
             _ => return Err(ApiError::RouteNotFound),
         };
@@ -137,11 +148,26 @@ impl Route {
         Ok(found)
     }
 
+    fn find_webhook(rest: &[&str]) -> Result<Self, ApiError> {
+        let found = match rest {
+            [] => Self::Webhooks,
+            [id] if !id.is_empty() => Self::Webhook((*id).to_owned()),
+            [id, "replay"] => Self::ReplayWebhook((*id).to_owned()),
+            [id, "deliveries"] => Self::Deliveries((*id).to_owned()),
+            [id, "deliveries", delivery, "redeliver"] => {
+                Self::Redeliver((*id).to_owned(), (*delivery).to_owned())
+            }
+            _ => return Err(ApiError::RouteNotFound),
+        };
+        Ok(found)
+    }
+
     /// The methods that the path takes; empty: any, because nothing is served there yet.
     pub fn methods(&self) -> Vec<&'static str> {
         let methods: &[&str] = match self {
             Self::Health | Self::Ready => &["GET", "HEAD"],
-            Self::Templates => &["GET", "POST"],
+            Self::Templates | Self::Webhooks => &["GET", "POST"],
+            Self::Webhook(_) => &["GET", "PATCH", "DELETE"],
             Self::OpenApi
             | Self::Metrics
             | Self::Events
@@ -152,7 +178,8 @@ impl Route {
             | Self::BuildLineage(_)
             | Self::BuildDiff(_)
             | Self::BuildTimeline(_)
-            | Self::Namespace(_) => &["GET"],
+            | Self::Namespace(_)
+            | Self::Deliveries(_) => &["GET"],
             Self::BuildStream
             | Self::Builds
             | Self::CancelBuild(_)
@@ -161,7 +188,9 @@ impl Route {
             | Self::Validate
             | Self::Plan
             | Self::Claims
-            | Self::Preflight => &["POST"],
+            | Self::Preflight
+            | Self::ReplayWebhook(_)
+            | Self::Redeliver(..) => &["POST"],
             Self::Blob(_) => &["PUT"],
             Self::Claim(_) => &["DELETE"],
             Self::Template(targets) => return targets.methods(),
@@ -203,6 +232,11 @@ impl Route {
             Self::Claims => "/v1/templates/claims",
             Self::Claim(_) => "/v1/templates/claims/{claim_token}",
             Self::Namespace(_) => "/v1/templates/namespaces/{slug}",
+            Self::Webhooks => "/v1/webhooks",
+            Self::Webhook(_) => "/v1/webhooks/{webhook_id}",
+            Self::ReplayWebhook(_) => "/v1/webhooks/{webhook_id}/replay",
+            Self::Deliveries(_) => "/v1/webhooks/{webhook_id}/deliveries",
+            Self::Redeliver(..) => "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
             Self::Template(targets) => targets.name(),
             Self::Later(_) => "later",
         }

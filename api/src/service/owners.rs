@@ -5,7 +5,7 @@
 //! | of a build | the owner's in its first event, `Requested` |
 //! | of a template | the owner's in the `NameTaken` that gave the template its first name |
 //! | of a namespace | the owner's whose default namespace it is |
-//! | of the keys | nobody's |
+//! | of the keys and of webhooks | nobody's |
 //!
 //! None of these ever changes, so what was found out is kept, a bounded number of streams; whoever
 //! reads the log in its order mostly comes by what says so. The rest is looked up: a build's first
@@ -54,14 +54,14 @@ impl Owners {
         }
     }
 
-    /// Whose `recorded` is; nobody's if it is of the keys. Waits for the views if they have to say.
+    /// Whose `recorded` is; nobody's if it is of the keys or of a webhook. Waits for the views if they have to say.
     ///
     /// # Errors
     /// [`ApiError::Unavailable`] if the log or the views cannot be read.
     pub async fn of(&self, recorded: &Recorded<Event>) -> Result<Option<Origin>, ApiError> {
         self.learn(recorded);
         let origin = match &recorded.stream {
-            StreamName::Keys => return Ok(None),
+            StreamName::Keys | StreamName::Webhook(_) => return Ok(None),
             StreamName::Namespace(slug) => Origin {
                 // The grammar of both is the same.
                 owner: slug.as_str().parse().map_err(ApiError::internal)?,
@@ -97,7 +97,11 @@ impl Owners {
                 let stream = StreamName::Template(template_id.clone());
                 self.known().put(stream, origin);
             }
-            Event::Build(_) | Event::Namespace(_) | Event::Template(_) | Event::Keys(_) => {}
+            Event::Build(_)
+            | Event::Namespace(_)
+            | Event::Template(_)
+            | Event::Keys(_)
+            | Event::Webhook(_) => {}
         }
     }
 
@@ -105,7 +109,7 @@ impl Owners {
         let origin = match stream {
             StreamName::Build(id) => self.of_build(id).await?,
             StreamName::Template(id) => self.of_template(id, at).await?,
-            StreamName::Namespace(_) | StreamName::Keys => {
+            StreamName::Namespace(_) | StreamName::Keys | StreamName::Webhook(_) => {
                 return Err(ApiError::internal("the stream's name says whose it is"));
             }
         };

@@ -80,6 +80,7 @@ impl<'a> EventRecord<'a> {
             Event::Template(event) => ascii::to_vec(event),
             Event::Namespace(event) => ascii::to_vec(event),
             Event::Keys(event) => ascii::to_vec(event),
+            Event::Webhook(event) => ascii::to_vec(event),
         };
         let payload: Payload = serde_json::from_slice(&payload?)?;
         Ok(Self {
@@ -139,10 +140,11 @@ impl<'a> CloudEvent<'a> {
             Category::Template => "template",
             Category::Namespace => "namespace",
             Category::Keys => "keys",
+            Category::Webhook => "webhook",
         };
         Self {
             specversion: "1.0",
-            id: format!("{}/{}", record.stream, record.version),
+            id: event_id(record.stream, record.version),
             source: CLOUD_SOURCE,
             r#type: format!("{CLOUD_TYPE_PREFIX}.{category}.{}", record.r#type),
             subject: match record.stream {
@@ -150,6 +152,7 @@ impl<'a> CloudEvent<'a> {
                 StreamName::Template(id) => id.as_str(),
                 StreamName::Namespace(slug) => slug.as_str(),
                 StreamName::Keys => "keys",
+                StreamName::Webhook(id) => id.as_str(),
             },
             time: record.time,
             datacontenttype: "application/json",
@@ -161,6 +164,11 @@ impl<'a> CloudEvent<'a> {
             data: &record.data,
         }
     }
+}
+
+/// What an event is known by.
+pub fn event_id(stream: &StreamName, version: u64) -> String {
+    format!("{stream}/{version}")
 }
 
 #[cfg(test)]

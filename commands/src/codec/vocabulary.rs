@@ -1,7 +1,7 @@
 //! The names of all event types, in step with the domain's enums by exhaustive matches.
 
 use domain::event::Category;
-use domain::{build, keys, namespace, template};
+use domain::{build, keys, namespace, template, webhook};
 
 /// Names the variants of an enum. A variant that is missing here does not compile; one that is
 /// named here needs a golden file.
@@ -73,6 +73,18 @@ types!(
         KeyRevoked
     }
 );
+types!(
+    WEBHOOK,
+    webhook {
+        WebhookRegistered,
+        WebhookPaused,
+        WebhookResumed,
+        WebhookReplayed,
+        DeliveryDeadLettered,
+        DeliveryRequeued,
+        WebhookDeleted,
+    }
+);
 
 /// The types that the streams of `category` hold.
 pub const fn types_of(category: Category) -> &'static [&'static str] {
@@ -81,5 +93,6 @@ pub const fn types_of(category: Category) -> &'static [&'static str] {
         Category::Template => TEMPLATE,
         Category::Namespace => NAMESPACE,
         Category::Keys => KEYS,
+        Category::Webhook => WEBHOOK,
     }
 }

@@ -10,10 +10,11 @@ pub(super) enum Tag {
     Templates,
     Blobs,
     Names,
+    Webhooks,
     Service,
 }
 
-const TAGS: [(Tag, &str, &str); 6] = [
+const TAGS: [(Tag, &str, &str); 7] = [
     (
         Tag::Builds,
         "builds",
@@ -23,6 +24,7 @@ const TAGS: [(Tag, &str, &str); 6] = [
     (Tag::Templates, "templates", "What builds made"),
     (Tag::Blobs, "blobs", "Files of contexts"),
     (Tag::Names, "names", "Namespaces and reserved names"),
+    (Tag::Webhooks, "webhooks", "Events sent to a URL"),
     (Tag::Service, "service", "The service itself"),
 ];
 
@@ -89,19 +91,10 @@ impl Operation {
     }
 
     /// It takes a parameter in the query string, which may be left out.
-    pub(super) fn query(self, name: &str, schema: &Value, description: &str) -> Self {
-        self.parameter("query", name, schema, description)
-    }
-
-    /// It looks at a header, which may be left out.
-    pub(super) fn header(self, name: &str, schema: &Value, description: &str) -> Self {
-        self.parameter("header", name, schema, description)
-    }
-
-    fn parameter(mut self, place: &str, name: &str, schema: &Value, description: &str) -> Self {
+    pub(super) fn query(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({
             "name": name,
-            "in": place,
+            "in": "query",
             "required": false,
             "schema": schema,
             "description": description,
@@ -292,6 +285,8 @@ fn path_parameters(path: &str) -> Vec<Value> {
                 "blob_id" => "The name that the preflight gave.",
                 "claim_token" => "The token of the claim.",
                 "slug" => "The namespace.",
+                "webhook_id" => "The webhook: `wh_…`.",
+                "delivery_id" => "The delivery: the position of its event.",
                 "ref" => "The template, percent-encoded in one segment.",
                 "id" => "The template: `tmpl_…`.",
                 "tag" => "The tag.",

@@ -40,15 +40,25 @@ impl TestApp {
 
     /// The same, and everything is kept in the data folder.
     pub(super) async fn start_on_disk() -> Self {
-        let (folder, config) = configured(|_| {});
+        Self::start_on_disk_with(|_| {}).await
+    }
+
+    pub(super) async fn start_on_disk_with(change: impl FnOnce(&mut Config)) -> Self {
+        let (folder, config) = configured(change);
         let opened = Foundation::open(config).await.unwrap();
         Self::over(folder, opened).await
     }
 
     /// The same service, which keeps everything in its data folder, after it was stopped and started.
     pub(super) async fn restarted(self) -> Self {
+        self.restarted_after(|_| {}).await
+    }
+
+    /// The same after something was done to its files meanwhile.
+    pub(super) async fn restarted_after(self, meanwhile: impl FnOnce(&DataDir)) -> Self {
         let config = self.service.app.config.clone();
         self.service.stop().await.unwrap();
+        meanwhile(&config.data_dir);
         let opened = Foundation::open(config).await.unwrap();
         Self::with_key(self.folder, opened, Some(self.key)).await
     }

@@ -35,9 +35,7 @@ fn subscription(operation: Operation) -> Operation {
     const FRAMES: &str = "Server-sent events in ASCII: `id` is the position, `event` the type, `data` \
         the event. `event: heartbeat` says by its `id` how far the log was read when nothing in it was \
         for this reader. `event: dropped` is the last frame to a reader that was too slow: its `id` is \
-        where to go on. Lines that begin with `:` keep the connection alive. A batch is a JSON array; \
-        `x-last-position` says how far the log was read for it, and a `Link` with `rel=\"next\"` is \
-        there while there may be more.";
+        where to go on. Lines that begin with `:` keep the connection alive. A batch is a JSON array.";
     let list = json!({"type": "array", "items": {"type": "string"}});
     let position = json!({"anyOf": [schema("EventPosition"), {"const": "head"}]});
     operation
@@ -63,15 +61,16 @@ fn subscription(operation: Operation) -> Operation {
         .query("build", &list, "Only events of these builds.")
         .query("template", &list, "Only events of these templates and their builds.")
         .query("limit", &page_size(), "How many events a batch holds, at most.")
-        .header(
-            "Last-Event-ID",
-            &schema("EventPosition"),
-            "The position seen last; wins over `from`.",
-        )
+        .header("Last-Event-ID", "The position seen last; wins over `from`.")
         .answers_stream(FRAMES, &schema("EventRecord"))
         .or_as(
             "application/cloudevents-batch+json",
             &json!({"type": "array", "items": schema("CloudEvent")}),
+        )
+        .answers_with_header("x-last-position", "Of a batch: how far the log was read for it.")
+        .answers_with_header(
+            "link",
+            "Of a batch: where the next one is, with `rel=\"next\"`, while there may be more.",
         )
 }
 

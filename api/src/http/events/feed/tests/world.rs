@@ -402,7 +402,7 @@ impl World {
                 }
                 StreamName::Template(id) => (templates[id].to_string(), None, Some(id)),
                 StreamName::Namespace(slug) => (slug.to_string(), None, None),
-                StreamName::Keys => continue,
+                StreamName::Keys | StreamName::Webhook(_) => continue,
             };
             let is_wanted = owner == filter.owner.as_str()
                 && (filter.streams.is_empty() || filter.streams.contains(&recorded.stream))
