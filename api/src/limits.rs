@@ -22,6 +22,16 @@ pub const PAGE_EVENT_COUNT_DEFAULT: u64 = 100;
 /// Values of one filter of events.
 pub const EVENT_FILTER_COUNT_MAX: usize = 100;
 
+/// Events that an operator's command reads at once.
+pub const TAIL_PAGE_EVENT_COUNT_MAX: usize = 1024;
+/// Seconds that the service lets an operator's command wait for further events before it answers
+/// that there are none.
+pub const TAIL_WAIT_SECS_MAX: u64 = 20;
+/// Events of one build that are exported.
+pub const EXPORT_EVENT_COUNT_MAX: usize = 1_000_000;
+/// Bytes of an export that is verified.
+pub const EXPORT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
 /// Bytes of the value of one build secret: BuildKit's own bound.
 pub const SECRET_BYTES_MAX: usize = 500 * 1024;
 
