@@ -100,6 +100,7 @@ async fn what_caches_phases_and_logs_did_is_counted_once() {
     let finished = PhaseFinished {
         phase: Phase::Step,
         duration_ms: 1500,
+        pulled_bytes: None,
     };
     let events = vec![
         Event::CacheHit(entry(CacheKind::Layer)),
