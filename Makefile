@@ -16,7 +16,7 @@ export PROFILE PORT DATA
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent run demo test fmt lint
+.PHONY: help setup build agent run demo test bench fmt lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo: setup agent build ## build a template, restore it, build it again
 
 test: setup agent ## every suite, on real parts
 	@exec scripts/test $(ARGS)
+
+bench: ## measure what followers cost a build, and how far behind it they are (PROFILE=release or dev)
+	cargo bench --locked --profile $(PROFILE) -p api --bench followers
 
 fmt: ## format the code
 	cargo fmt --all

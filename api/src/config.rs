@@ -12,6 +12,7 @@ mod overlay;
 mod registry;
 mod retention;
 mod vmm;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,7 @@ pub use overlay::{SETTINGS, Setting, SettingKind};
 pub use registry::{Mirror, Registry};
 pub use retention::Retention;
 pub use vmm::{Accelerator, Vmm};
+pub use webhooks::Webhooks;
 
 use crate::limits::Limits;
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub retention: Retention,
     /// The machines.
     pub vmm: Vmm,
+    /// Where events may be sent.
+    pub webhooks: Webhooks,
 }
 
 /// The folder of everything that the service keeps.
@@ -88,6 +92,21 @@ impl DataDir {
     /// The views.
     pub fn views(&self) -> PathBuf {
         self.0.join("views")
+    }
+
+    /// Where views are folded once more, to be compared.
+    pub fn replay(&self) -> PathBuf {
+        self.0.join("views.replay")
+    }
+
+    /// What was delivered to webhooks.
+    pub fn deliveries(&self) -> PathBuf {
+        self.0.join("deliveries")
+    }
+
+    /// What the secrets of webhooks are made of.
+    pub fn webhooks_key(&self) -> PathBuf {
+        self.0.join("webhooks.key")
     }
 
     /// The files of contexts, by digest.
@@ -235,7 +254,23 @@ impl Config {
                 self.limits.stream_entry_count_max,
             ),
             ("limits.tag_count_max", self.limits.tag_count_max),
+            (
+                "limits.past_view_count_max",
+                self.limits.past_view_count_max,
+            ),
             ("limits.problem_count_max", self.limits.problem_count_max),
+            (
+                "limits.webhook_concurrent_count_max",
+                self.limits.webhook_concurrent_count_max,
+            ),
+            (
+                "limits.webhook_lane_count_max",
+                self.limits.webhook_lane_count_max,
+            ),
+            (
+                "limits.webhook_dead_letter_count_max",
+                self.limits.webhook_dead_letter_count_max,
+            ),
         ] {
             if value == 0 {
                 return Err(range(setting, "must be at least 1"));

@@ -11,6 +11,7 @@ pub mod create;
 pub mod diff;
 pub mod entry;
 pub mod error;
+pub mod events;
 pub mod history;
 pub mod inspect;
 pub mod lineage;
@@ -29,7 +30,9 @@ pub mod templates;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 
+use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -38,6 +41,8 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::{App as Router, HttpServer, web};
+use domain::causes::chain;
+use tokio::net::TcpStream;
 
 use crate::service::App;
 
@@ -61,6 +66,7 @@ pub fn server(app: &Arc<App>, listener: TcpListener) -> io::Result<(Server, Sock
             .app_data(data.clone())
             .default_service(web::to(entry::entry))
     })
+    .on_connect(move |connection, _| give_up_unread(connection, limits.unread_answer_ms_max))
     .workers(app.config.http.workers)
     .max_connections(limits.connection_count_max)
     .keep_alive(Duration::from_secs(limits.idle_connection_secs_max))
@@ -70,6 +76,20 @@ pub fn server(app: &Arc<App>, listener: TcpListener) -> io::Result<(Server, Sock
     .listen(listener)?
     .run();
     Ok((server, address))
+}
+
+/// Has the kernel close a connection whose other side takes nothing of what was sent for this long: a
+/// response that cannot be written is not looked at by anybody else.
+fn give_up_unread(connection: &dyn Any, after_ms: u32) {
+    let Some(connection) = connection.downcast_ref::<TcpStream>() else {
+        return;
+    };
+    if let Err(err) = rustix::net::sockopt::set_tcp_user_timeout(connection, after_ms) {
+        tracing::warn!(
+            error = chain(&err),
+            "a connection has no bound on unread answers"
+        );
+    }
 }
 
 /// The operator's door, listening on `listener`.

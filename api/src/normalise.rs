@@ -17,6 +17,7 @@ mod source;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeSet;
 
@@ -35,6 +36,7 @@ pub use preflight::{AnnouncedFile, Announcement, preflight};
 pub use registry_auth::RegistryAuth;
 pub use retry::{Retry, retry_request};
 pub use secrets::wipe;
+pub use webhooks::{new_webhook, paused, replayed};
 
 use crate::config::Executor;
 use crate::limits::Limits;
@@ -66,21 +68,26 @@ pub struct BuildRequest {
 impl BuildRequest {
     /// What it asks for: two requests with the same digest are one request that was sent twice. Values of
     /// secrets are left out, so nothing about them can be found out from it; their ids are not.
+    ///
+    /// # Panics
+    /// Never: engines and sources are words, which have a JSON form.
     pub fn digest(&self) -> Digest {
+        let definition = self.definition.digest().hex();
         let words = [
             self.namespace.as_str(),
             self.name.as_ref().map_or("", TemplateName::as_str),
-            self.definition.digest().hex().as_str(),
-        ]
-        .map(str::to_owned);
-        let engine = serde_json::to_vec(&(self.backend, self.source_type));
+            definition.as_str(),
+            match self.backend {
+                Backend::Native => "native",
+                Backend::Buildkit => "buildkit",
+            },
+        ];
         let files: Vec<String> = self.context.iter().map(ContextFile::identity).collect();
         let registries = self.secrets.registry_kinds();
         let registries = registries.iter().flat_map(|(host, kind)| [host, kind]);
         let registries: Vec<&String> = registries.collect();
         Hasher::new("build-request/v1")
             .list(words.iter())
-            .field(engine.expect("words have a JSON form"))
             .list(self.tags.iter().map(Tag::as_str))
             .list(files.iter())
             .list(registries.into_iter())

@@ -3,11 +3,13 @@
 pub mod accept;
 pub mod actors;
 pub mod admission;
+pub mod audit;
 pub mod bases;
 pub mod cache;
 pub mod claims;
 pub mod context;
 pub mod diff;
+pub mod events;
 pub mod first_key;
 pub mod inspect;
 pub mod keys;
@@ -15,10 +17,14 @@ pub mod metrics;
 mod names;
 pub mod once;
 pub mod operator;
+pub mod owners;
+pub mod past;
 pub mod present;
 pub mod retention;
+mod secret_file;
 pub mod templates;
 pub mod uploads;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +44,13 @@ use crate::config::Config;
 use crate::http::error::ApiError;
 use admission::Admission;
 use cache::CacheDesk;
+use events::Pages;
 use keys::{Caller, KeyTable};
 use metrics::Metrics;
 use once::Turns;
+use owners::Owners;
 use uploads::Uploads;
+use webhooks::Webhooks;
 
 /// Everything that endpoints share.
 #[derive(Debug)]
@@ -68,6 +77,12 @@ pub struct App {
     pub desk: CacheDesk,
     /// Who has which key.
     pub keys: KeyTable,
+    /// Whose events are whose.
+    pub owners: Owners,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
+    /// The log, for readers of events.
+    pub pages: Pages,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.
@@ -78,6 +93,10 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     /// Room for large requests that are only looked at.
     pub inspections: Semaphore,
+    /// Room for looking at the whole log.
+    pub audits: Semaphore,
+    /// Room for views of the past.
+    pub past_views: Semaphore,
     /// Requests that are being answered, and streams.
     pub open: TaskTracker,
     /// Says that the service stops: streams end.

@@ -5,11 +5,13 @@
 
 pub mod admin;
 pub mod ascii;
+pub mod audit;
 pub mod blob;
 pub mod build;
 pub mod cache;
 pub mod diff;
 pub mod error;
+pub mod event;
 pub mod lineage;
 pub mod log;
 pub mod plan;
@@ -17,6 +19,7 @@ pub mod position;
 pub mod tag;
 pub mod template;
 pub mod timeline;
+pub mod webhook;
 
 /// An object of the caller's choosing.
 pub type Object = serde_json::Map<String, serde_json::Value>;

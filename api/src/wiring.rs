@@ -2,6 +2,7 @@
 
 mod background;
 pub mod restore;
+mod webhooks;
 pub mod worker;
 
 use std::io;
@@ -25,6 +26,7 @@ use executor::limits::vault::VaultLimits;
 use executor::vault::Vault;
 use projections::limits::Limits as ViewLimits;
 use projections::store::StoreError;
+use projections::store::memory::Memory;
 use projections::{Runner, Views};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,11 +38,15 @@ use crate::config::{Config, ConfigError};
 use crate::http;
 use crate::service::admission::Admission;
 use crate::service::cache::CacheDesk;
+use crate::service::events::Pages;
 use crate::service::first_key::{self, FirstKeyError};
 use crate::service::keys::{KeyTable, KeyText};
 use crate::service::metrics::{Levels, Metrics};
 use crate::service::once::Turns;
+use crate::service::owners::Owners;
 use crate::service::uploads::Uploads;
+use crate::service::webhooks::ledger::Ledger;
+use crate::service::webhooks::signing::SigningKeyError;
 use crate::service::{App, ClockHandle, retention};
 
 /// Why the service did not start.
@@ -78,6 +84,12 @@ pub enum StartError {
     /// The layers and artifacts cannot be opened.
     #[error("cannot open the cache")]
     Cache(#[from] CacheError),
+    /// The key that signs what webhooks send cannot be had.
+    #[error("cannot open the key of webhooks")]
+    SigningKey(#[from] SigningKeyError),
+    /// What sends to webhooks cannot be set up.
+    #[error("cannot set up the sending of webhooks")]
+    Sender(#[source] reqwest::Error),
     /// The worker cannot start.
     #[error("cannot start the worker")]
     Worker(#[from] worker::WorkerStartError),
@@ -101,6 +113,8 @@ pub struct Foundation {
     pub blobs: BlobStore,
     /// Secret values of builds that are not over.
     pub vault: Vault,
+    /// What was delivered to webhooks.
+    pub ledger: Ledger,
     /// New identifiers.
     pub ids: IdSource,
     /// The present moment.
@@ -118,7 +132,8 @@ impl Foundation {
         let opening =
             tokio::task::spawn_blocking(move || projections::open(&folder, &ViewLimits::default()));
         let (views, runner) = opening.await??;
-        let foundation = Self::over(config, log, views).await?;
+        let ledger = webhooks::ledger(config.data_dir.deliveries()).await?;
+        let foundation = Self::over(config, log, views, ledger).await?;
         Ok((foundation, runner))
     }
 
@@ -129,7 +144,8 @@ impl Foundation {
     pub async fn in_memory(config: Config) -> Result<(Self, Runner), StartError> {
         let log = AnyLog::memory(LogLimits::default());
         let (views, runner) = projections::in_memory(&ViewLimits::default())?;
-        let foundation = Self::over(config, log, views).await?;
+        let ledger = Ledger::over(Arc::new(Memory::default()))?;
+        let foundation = Self::over(config, log, views, ledger).await?;
         Ok((foundation, runner))
     }
 
@@ -153,7 +169,12 @@ impl Foundation {
         }
     }
 
-    async fn over(config: Config, log: AnyLog, views: Views) -> Result<Self, StartError> {
+    async fn over(
+        config: Config,
+        log: AnyLog,
+        views: Views,
+        ledger: Ledger,
+    ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let limits = BlobLimits {
             blob_bytes_max: config.limits.blob_bytes_max,
@@ -168,6 +189,7 @@ impl Foundation {
             config,
             log,
             views,
+            ledger,
         })
     }
 }
@@ -242,6 +264,7 @@ impl Service {
         follow_keys(&mut background, &app);
         follow_metrics(&mut background, &app);
         follow_retention(&mut background, &app);
+        webhooks::send(&mut background, &app)?;
         let (address, servers) = listen(&app, &mut background)?;
         Ok(Self {
             app,
@@ -304,14 +327,18 @@ async fn app(
         views,
         blobs,
         vault,
+        ledger,
         ids,
         clock,
     } = foundation;
+    let webhooks = webhooks::desk(&config, ledger).await?;
     let keys = KeyTable::default();
     let (known, _) = dispatcher.load_keys().await.map_err(StartError::Keys)?;
     keys.replace(&known);
     let streams_max = config.limits.open_stream_count_max;
     let streams = Arc::new(Semaphore::new(streams_max));
+    let known_max = config.limits.known_stream_count_max;
+    let owners = Owners::new(log.clone(), views.clone(), known_max);
     Ok(App {
         metrics: metrics(&log, &views, &streams, streams_max),
         // The same table: its gate is one.
@@ -320,11 +347,16 @@ async fn app(
         turns: Turns::default(),
         desk,
         inspections: Semaphore::new(config.limits.inspection_count_max),
+        audits: Semaphore::new(1),
+        past_views: Semaphore::new(config.limits.past_view_count_max),
         streams,
         open: TaskTracker::new(),
         stopping: CancellationToken::new(),
         ready_from: log.head(),
         runtime: tokio::runtime::Handle::current(),
+        pages: Pages::new(log.clone(), owners.clone(), &config.limits),
+        owners,
+        webhooks,
         worker_ready,
         config,
         log,

@@ -45,6 +45,9 @@ use domain::recorded::{Actor, Position, Recorded, StreamName, Version};
 use domain::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use frame::parse_actor;
+pub use vocabulary::types_of;
+
 /// The schema version in which events are written.
 pub const SCHEMA_VERSION: u16 = 1;
 
@@ -209,6 +212,7 @@ pub fn encode_event(event: &Event) -> Result<Vec<u8>, CodecError> {
         Event::Template(event) => serde_json::to_vec(event),
         Event::Namespace(event) => serde_json::to_vec(event),
         Event::Keys(event) => serde_json::to_vec(event),
+        Event::Webhook(event) => serde_json::to_vec(event),
     };
     json.map_err(|source| CodecError::Payload {
         kind: event.name().to_owned(),
@@ -226,7 +230,7 @@ pub fn decode_event(
     schema_version: u16,
     payload: &[u8],
 ) -> Result<Event, CodecError> {
-    if !vocabulary::types_of(category).contains(&kind) {
+    if !types_of(category).contains(&kind) {
         let kind = kind.to_owned();
         return Err(CodecError::UnknownType { category, kind });
     }
@@ -236,6 +240,7 @@ pub fn decode_event(
         Category::Template => serde_json::from_slice(&payload).map(Event::Template),
         Category::Namespace => serde_json::from_slice(&payload).map(Event::Namespace),
         Category::Keys => serde_json::from_slice(&payload).map(Event::Keys),
+        Category::Webhook => serde_json::from_slice(&payload).map(Event::Webhook),
     };
     let event = event.map_err(|source| CodecError::Payload {
         kind: kind.to_owned(),
@@ -266,7 +271,8 @@ fn upcast<'a>(
     }
 }
 
-fn actor_text(actor: &Actor) -> String {
+/// An actor as it is hashed: `key:key_…`, `worker:wk_…` or `operator`.
+pub fn actor_text(actor: &Actor) -> String {
     match actor {
         Actor::Key { id } => format!("key:{id}"),
         Actor::Worker { id } => format!("worker:{id}"),

@@ -20,16 +20,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::Event;
-use domain::ids::{BuildId, CommandId, TemplateId};
+use domain::ids::{BuildId, CommandId, TemplateId, WebhookId};
 use domain::name::Namespace;
 use domain::ports::{Append, Appended, Clock, EventAppender, EventReader, LogError};
 use domain::recorded::{Actor, Recorded, StreamName, Version};
-use domain::{build, keys, namespace, template};
+use domain::{build, keys, namespace, template, webhook};
 use tracing::{Instrument, Span, field, info_span};
 
 use crate::limits::DispatchLimits;
 use crate::log::AnyLog;
-use aggregate::{Aggregate, Builds, KeyRing, NameBook, Templates};
+use aggregate::{Aggregate, Builds, KeyRing, NameBook, Templates, Webhooks};
 use cache::Cache;
 pub use error::DispatchError;
 use error::ReadError;
@@ -66,6 +66,7 @@ pub struct Dispatcher {
     names: Arc<Cache<namespace::Names>>,
     templates: Arc<Cache<template::Template>>,
     keys: Arc<Cache<keys::Keys>>,
+    webhooks: Arc<Cache<webhook::Webhook>>,
 }
 
 impl fmt::Debug for Dispatcher {
@@ -89,6 +90,7 @@ impl Dispatcher {
             names: Arc::new(Cache::new(states_max)),
             templates: Arc::new(Cache::new(states_max)),
             keys: Arc::new(Cache::new(states_max)),
+            webhooks: Arc::new(Cache::new(states_max)),
         }
     }
 
@@ -155,6 +157,24 @@ impl Dispatcher {
     ) -> Result<Done<keys::Keys>, DispatchError<keys::Rejection>> {
         let span = span::<KeyRing>(&command);
         self.dispatch::<KeyRing>(&self.keys, StreamName::Keys, meta, command)
+            .instrument(span)
+            .await
+    }
+
+    /// Gives a webhook a command.
+    ///
+    /// # Errors
+    /// [`DispatchError`].
+    pub async fn webhook(
+        &self,
+        id: &WebhookId,
+        meta: Meta,
+        command: webhook::Command,
+    ) -> Result<Done<webhook::Webhook>, DispatchError<webhook::Rejection>> {
+        let stream = StreamName::Webhook(id.clone());
+        let span = span::<Webhooks>(&command);
+        span.record("webhook.id", id.as_str());
+        self.dispatch::<Webhooks>(&self.webhooks, stream, meta, command)
             .instrument(span)
             .await
     }
@@ -378,6 +398,7 @@ fn span<A: Aggregate>(command: &A::Command) -> Span {
         command.name = A::command_name(command),
         build.id = field::Empty,
         template.id = field::Empty,
+        webhook.id = field::Empty,
         stream.version = field::Empty,
     )
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::ids::{BuildId, CommandId, Entropy, KeyId, TemplateId, UploadId, WorkerId};
+use domain::ids::{BuildId, CommandId, Entropy, KeyId, TemplateId, UploadId, WebhookId, WorkerId};
 use domain::ports::Clock;
 use sha2::{Digest as _, Sha256};
 
@@ -74,6 +74,11 @@ impl IdSource {
     /// An identifier for a new template.
     pub fn new_template_id(&self) -> TemplateId {
         TemplateId::generate(self.clock.now(), self.entropy())
+    }
+
+    /// An identifier for a new webhook.
+    pub fn new_webhook_id(&self) -> WebhookId {
+        WebhookId::generate(self.clock.now(), self.entropy())
     }
 
     /// An identifier for a new command.

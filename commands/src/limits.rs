@@ -23,6 +23,8 @@ pub struct LogLimits {
     pub read_events_max: usize,
     /// Bytes of events in one answer; its first event may go beyond.
     pub read_bytes_max: usize,
+    /// How many of the things that are wrong with a log are told.
+    pub damages_max: usize,
     /// What sled may keep of the log in memory, in bytes; it takes this loosely.
     pub cache_bytes: u64,
     /// How often sled writes out by itself, in milliseconds. Acknowledgements do not rely on it.
@@ -47,6 +49,7 @@ impl Default for LogLimits {
             group_bytes_max: 4 * 1024 * 1024,
             read_events_max: 4_096,
             read_bytes_max: 16 * 1024 * 1024,
+            damages_max: 100,
             cache_bytes: 64 * 1024 * 1024,
             flush_every_ms: 500,
             anchor_every_ms: 1_000,

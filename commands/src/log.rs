@@ -3,20 +3,27 @@
 #[cfg(test)]
 mod contract;
 pub mod embedded;
+pub mod export;
 pub mod memory;
 mod prepared;
+pub mod survey;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use domain::causes::chain;
 use domain::event::Event;
 use domain::ports::{Append, Appended, EventAppender, EventReader, LogError};
 use domain::recorded::{Position, Recorded, StreamName, Version};
+use domain::time::Timestamp;
 
-pub use embedded::EmbeddedLog;
+pub use embedded::{EmbeddedLog, Verification};
 pub use memory::MemoryLog;
 pub use prepared::InvalidAppend;
 
+use survey::Place;
+
+use crate::codec::Envelope;
 use crate::limits::LogLimits;
 
 /// An event log.
@@ -40,6 +47,35 @@ impl AnyLog {
     /// As [`embedded::open`].
     pub async fn open(dir: impl Into<PathBuf>, limits: LogLimits) -> Result<Self, LogError> {
         embedded::open(dir, limits).await.map(Self::Embedded)
+    }
+
+    /// Looks at every event that is there now: checksums, numbers, links, and the anchor. Others
+    /// read and write meanwhile.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if it cannot be read. Damage is no error.
+    pub async fn verify(&self) -> Result<Verification, LogError> {
+        match self {
+            Self::Memory(log) => log.verify(),
+            Self::Embedded(log) => log.verify().await,
+        }
+    }
+
+    /// Events of a stream as they are stored, from version `from`, at most `count_max`; fewer as in
+    /// [`EventReader::read_stream`].
+    ///
+    /// # Errors
+    /// As [`EventReader::read_stream`].
+    pub async fn read_stored(
+        &self,
+        stream: &StreamName,
+        from: Version,
+        count_max: usize,
+    ) -> Result<Vec<Envelope>, LogError> {
+        match self {
+            Self::Memory(log) => log.read_stored(stream, from, count_max),
+            Self::Embedded(log) => log.read_stored(stream, from, count_max).await,
+        }
     }
 
     /// Stops it: what was appended is durable, nothing more is taken, who waits is told.
@@ -90,6 +126,20 @@ impl EventReader for AnyLog {
         }
     }
 
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        match self {
+            Self::Memory(log) => log.read_at(positions).await,
+            Self::Embedded(log) => log.read_at(positions).await,
+        }
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        match self {
+            Self::Memory(log) => log.position_at(time).await,
+            Self::Embedded(log) => log.position_at(time).await,
+        }
+    }
+
     fn head(&self) -> Position {
         match self {
             Self::Memory(log) => log.head(),
@@ -114,18 +164,14 @@ fn closed() -> LogError {
     LogError::Unavailable(Arc::new(Closed))
 }
 
-/// Where an event stands, as an operator reads it.
-fn place(seq: u64, stream: &StreamName, version: Version) -> String {
-    format!("event {seq} ({stream}, version {})", version.0)
+/// An event in the domain's terms.
+fn recorded(envelope: Envelope) -> Result<Recorded<Event>, LogError> {
+    let place = Place::of(&envelope).to_string();
+    envelope.into_recorded().map_err(|err| damaged(place, &err))
 }
 
 /// A damage, with the whole chain of its causes: [`LogError::Damaged`] carries no source.
 fn damaged(place: String, what: &dyn std::error::Error) -> LogError {
-    let mut text = what.to_string();
-    let mut cause = what.source();
-    while let Some(err) = cause {
-        text = format!("{text}: {err}");
-        cause = err.source();
-    }
-    LogError::Damaged { place, what: text }
+    let what = chain(what);
+    LogError::Damaged { place, what }
 }

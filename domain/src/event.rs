@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::recorded::StreamName;
-use crate::{build, keys, namespace, template};
+use crate::{build, keys, namespace, template, webhook};
 
 /// An event of any stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub enum Event {
     Namespace(namespace::Event),
     /// Of the API keys.
     Keys(keys::Event),
+    /// Of a webhook.
+    Webhook(webhook::Event),
 }
 
 /// Which streams hold an event. Decides how stored bytes are read.
@@ -30,6 +32,8 @@ pub enum Category {
     Namespace,
     /// `keys`
     Keys,
+    /// `webhook-…`
+    Webhook,
 }
 
 impl From<&StreamName> for Category {
@@ -39,6 +43,7 @@ impl From<&StreamName> for Category {
             StreamName::Template(_) => Self::Template,
             StreamName::Namespace(_) => Self::Namespace,
             StreamName::Keys => Self::Keys,
+            StreamName::Webhook(_) => Self::Webhook,
         }
     }
 }
@@ -51,6 +56,7 @@ impl Event {
             Self::Template(event) => event.name(),
             Self::Namespace(event) => event.name(),
             Self::Keys(event) => event.name(),
+            Self::Webhook(event) => event.name(),
         }
     }
 
@@ -61,6 +67,7 @@ impl Event {
             Self::Template(_) => Category::Template,
             Self::Namespace(_) => Category::Namespace,
             Self::Keys(_) => Category::Keys,
+            Self::Webhook(_) => Category::Webhook,
         }
     }
 }
@@ -86,5 +93,11 @@ impl From<namespace::Event> for Event {
 impl From<keys::Event> for Event {
     fn from(event: keys::Event) -> Self {
         Self::Keys(event)
+    }
+}
+
+impl From<webhook::Event> for Event {
+    fn from(event: webhook::Event) -> Self {
+        Self::Webhook(event)
     }
 }

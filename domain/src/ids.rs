@@ -187,6 +187,10 @@ ulid_id!(
     /// An upload that is asked for anew although the content may be there (`force_upload`).
     UploadId, "blob_"
 );
+ulid_id!(
+    /// A webhook.
+    WebhookId, "wh_"
+);
 digest_id!(
     /// A file's content in the blob store.
     BlobId, "blob_"

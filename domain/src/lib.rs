@@ -21,6 +21,7 @@ pub mod ports;
 pub mod recorded;
 pub mod template;
 pub mod time;
+pub mod webhook;
 
 pub use digest::Digest;
 pub use event::Event;

@@ -105,6 +105,20 @@ pub trait EventReader: Send + Sync {
         count_max: usize,
     ) -> impl Future<Output = Result<Vec<Recorded<Event>>, LogError>> + Send;
 
+    /// The events at `positions`, each of which is an event's, in that order; there may be fewer,
+    /// as in [`EventReader::read_stream`].
+    fn read_at(
+        &self,
+        positions: &[Position],
+    ) -> impl Future<Output = Result<Vec<Recorded<Event>>, LogError>> + Send;
+
+    /// The position of the last event that is not later than `time`; [`Position::START`] if there
+    /// is none. Clocks jump: events before it may be later, none behind it is earlier.
+    fn position_at(
+        &self,
+        time: Timestamp,
+    ) -> impl Future<Output = Result<Position, LogError>> + Send;
+
     /// The position of the last event; [`Position::START`] if there is none.
     fn head(&self) -> Position;
 

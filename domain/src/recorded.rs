@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::Digest;
-use crate::ids::{BuildId, CommandId, InvalidId, KeyId, TemplateId, WorkerId};
+use crate::ids::{BuildId, CommandId, InvalidId, KeyId, TemplateId, WebhookId, WorkerId};
 use crate::name::Namespace;
 use crate::time::Timestamp;
 
@@ -21,6 +21,8 @@ pub enum StreamName {
     Namespace(Namespace),
     /// All API keys: hashes only.
     Keys,
+    /// One webhook: registered, paused, replayed, what it did not take.
+    Webhook(WebhookId),
 }
 
 impl fmt::Display for StreamName {
@@ -30,6 +32,7 @@ impl fmt::Display for StreamName {
             Self::Template(id) => write!(f, "template-{id}"),
             Self::Namespace(slug) => write!(f, "namespace-{slug}"),
             Self::Keys => f.write_str("keys"),
+            Self::Webhook(id) => write!(f, "webhook-{id}"),
         }
     }
 }
@@ -45,9 +48,10 @@ impl FromStr for StreamName {
             Some(("build", id)) => id.parse().map(Self::Build),
             Some(("template", id)) => id.parse().map(Self::Template),
             Some(("namespace", slug)) => slug.parse().map(Self::Namespace),
+            Some(("webhook", id)) => id.parse().map(Self::Webhook),
             _ => Err(InvalidId::new(
                 text,
-                "a stream (`build-…`, `template-…`, `namespace-…` or `keys`)",
+                "a stream (`build-…`, `template-…`, `namespace-…`, `webhook-…` or `keys`)",
             )),
         }
     }
@@ -159,6 +163,7 @@ mod tests {
             format!("template-tmpl_{ulid}"),
             "namespace-my-team".into(),
             "keys".into(),
+            format!("webhook-wh_{ulid}"),
         ] {
             assert_eq!(
                 text.parse::<StreamName>().map(|stream| stream.to_string()),

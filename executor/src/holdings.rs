@@ -87,11 +87,14 @@ impl Thing {
     }
 }
 
-/// Folders and mounts by their names alone: where a host keeps them is nobody's business.
+/// Folders and mounts by their names and the names of the folders that they are in: where a host keeps its
+/// data is nobody's business.
 impl std::fmt::Display for Thing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = |path: &Path| {
-            let name = path.file_name().unwrap_or_default();
+            let parent = path.parent().and_then(Path::file_name);
+            let name = Path::new(parent.unwrap_or_default());
+            let name = name.join(path.file_name().unwrap_or_default());
             name.to_string_lossy().into_owned()
         };
         match self {

@@ -19,7 +19,6 @@ mod download;
 pub mod ecr;
 mod error;
 pub mod gcp;
-mod guard;
 mod layout;
 mod manifest;
 mod pull;

@@ -7,6 +7,7 @@
 
 pub mod artifact;
 pub mod cache;
+pub mod guard;
 pub mod holdings;
 pub mod image;
 pub mod layers;

@@ -1,7 +1,7 @@
 //! External programs: one way to run them, with a deadline, a clean environment and bounded output.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -146,6 +146,11 @@ impl Tool {
         self.program.to_string_lossy().into_owned()
     }
 
+    fn file_name(&self) -> String {
+        let name = Path::new(&self.program).file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     /// Runs the tool to its end and gives what it left, whatever its exit code.
     ///
     /// # Errors
@@ -160,7 +165,7 @@ impl Tool {
                 program: self.name(),
                 source,
             })?;
-        let process = child.id().map(|pid| Thing::process(self.name(), pid));
+        let process = child.id().map(|pid| Thing::process(self.file_name(), pid));
         let held = self.holdings.hold(process);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let ended = async {

@@ -24,10 +24,11 @@ use crate::vault::Vault;
 use crate::vmm::{Vmm, VmmConfig, VmmError};
 
 /// What a start takes away of earlier processes; it fails if it cannot.
-const SWEPT: [&str; 3] = [
+const SWEPT: [&str; 4] = [
     "control groups of step containers",
     "files of step containers",
     "mounts and folders of builds",
+    "half-made layers and artifacts",
 ];
 
 /// What every build of this process uses. One value, shared.

@@ -31,6 +31,11 @@ impl Key {
         self
     }
 
+    /// A key that was read from a store.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

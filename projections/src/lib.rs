@@ -31,10 +31,12 @@ pub mod limits;
 pub mod lineage;
 pub mod logs;
 pub mod outline;
+pub mod past;
 pub mod projection;
 #[cfg(test)]
 mod properties;
 pub mod queue;
+pub mod replay;
 pub mod rows;
 pub mod runner;
 pub mod store;
@@ -43,6 +45,7 @@ pub mod templates;
 mod testing;
 pub mod timeline;
 pub mod views;
+pub mod webhooks;
 
 use std::error::Error;
 use std::path::Path;

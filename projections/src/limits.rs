@@ -27,6 +27,8 @@ pub struct RunnerLimits {
     pub rebuilds_max: u32,
     /// After how many events a long catch-up says how far it is.
     pub progress_events: u64,
+    /// How many rows a replay compares while nothing is applied: the longest that it holds up.
+    pub compared_rows_max: usize,
 }
 
 impl Default for RunnerLimits {
@@ -39,6 +41,7 @@ impl Default for RunnerLimits {
             read_failures_max: 60,
             rebuilds_max: 3,
             progress_events: 100_000,
+            compared_rows_max: 1_024,
         }
     }
 }
@@ -74,6 +77,9 @@ pub struct QueryLimits {
     pub lineage_builds_max: usize,
     /// How many events of a build are looked at to tell how it went: a step is about five.
     pub outline_marks_max: usize,
+    /// How many events are folded for one answer about the past. What they make of it is held in
+    /// memory: about as many bytes as the events have.
+    pub past_events_max: usize,
 }
 
 impl Default for QueryLimits {
@@ -83,6 +89,7 @@ impl Default for QueryLimits {
             scan_rows_max: 256,
             lineage_builds_max: 500,
             outline_marks_max: 20_000,
+            past_events_max: 200_000,
         }
     }
 }

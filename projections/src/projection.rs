@@ -13,6 +13,7 @@ use crate::queue::Queue;
 use crate::rows::Rows;
 use crate::store::{Checkpoint, LastEvent, StoreError, ViewStore};
 use crate::templates::Templates;
+use crate::webhooks::Webhooks;
 
 /// A fold of the log into rows.
 ///
@@ -51,6 +52,7 @@ pub fn revisions() -> String {
         revision::<Templates>(),
         revision::<Queue>(),
         revision::<Claims>(),
+        revision::<Webhooks>(),
         revision::<Idempotency>(),
         revision::<Lineages>(),
         revision::<Outlines>(),
@@ -84,6 +86,7 @@ pub fn apply_batch(
         apply_to::<Templates>(&mut rows, recorded)?;
         apply_to::<Queue>(&mut rows, recorded)?;
         apply_to::<Claims>(&mut rows, recorded)?;
+        apply_to::<Webhooks>(&mut rows, recorded)?;
         apply_to::<Idempotency>(&mut rows, recorded)?;
         apply_to::<Lineages>(&mut rows, recorded)?;
         apply_to::<Outlines>(&mut rows, recorded)?;

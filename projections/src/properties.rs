@@ -9,8 +9,9 @@ use domain::build::{
 };
 use domain::failure::{Failure, FailureReason};
 use domain::namespace::{self, Command as NameCommand, Names};
-use domain::recorded::{Recorded, StreamName};
+use domain::recorded::{Position, Recorded, StreamName};
 use domain::template::{self, Command as TemplateCommand, Template, Visibility};
+use domain::webhook::{self, Command as WebhookCommand, PauseReason, Webhook};
 use domain::{Digest, Event};
 use proptest::prelude::*;
 
@@ -23,31 +24,43 @@ use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
 use crate::store::{Row, Scan, ViewStore};
 use crate::testing::{
-    History, artifact, at, build_id, dump, grown, layer, name, owner, reference, request, slug,
-    snapshot, step_failure, tag, template_id, worker,
+    History, artifact, at, build_id, dead_letter, dump, grown, layer, name, owner, reference,
+    request, slug, snapshot, step_failure, tag, template_id, webhook_id, webhook_registration,
+    worker,
 };
 use crate::timeline::Timeline;
 use crate::timeline::tests::adds_up;
 
 /// One thing that somebody tries. What the rules refuse does not happen.
 #[derive(Clone, Debug)]
-enum Try {
+pub(crate) enum Try {
     Build(u8, u8, u32),
     Template(u8, u8, u8),
     Claim(u8, u8, u8),
+    Webhook(u8, u8, u64),
 }
 
-const BUILDS: u8 = 4;
-const TEMPLATES: u8 = 2;
+pub(crate) const BUILDS: u8 = 4;
+pub(crate) const TEMPLATES: u8 = 2;
 
-fn tries() -> impl Strategy<Value = Vec<Try>> {
+pub(crate) fn tries() -> impl Strategy<Value = Vec<Try>> {
     let build = (1..=BUILDS, 0..25_u8, 0..5_u32)
         .prop_map(|(build, what, detail)| Try::Build(build, what, detail));
     let template = (1..=TEMPLATES, 0..10_u8, 1..=BUILDS)
         .prop_map(|(template, what, build)| Try::Template(template, what, build));
     let claim =
         (0..3_u8, 0..3_u8, 0..3_u8).prop_map(|(what, name, token)| Try::Claim(what, name, token));
-    prop::collection::vec(prop_oneof![18 => build, 3 => template, 1 => claim], 0..120)
+    let webhook = (1..3_u8, 0..8_u8, 1..4_u64)
+        .prop_map(|(webhook, what, position)| Try::Webhook(webhook, what, position));
+    prop::collection::vec(
+        prop_oneof![18 => build, 3 => template, 1 => claim, 2 => webhook],
+        0..120,
+    )
+}
+
+/// The template that a build is one of.
+fn template_of(build: u8) -> u8 {
+    build % TEMPLATES + 1
 }
 
 /// The command of a number; most make progress, so that histories get somewhere.
@@ -63,7 +76,7 @@ fn command(state: &Build, build: u8, what: u8, detail: u32) -> Command {
     match what {
         0..=2 => {
             let tags = [&["default"][..], &["v1", "v2"]][usize::from(build % 2)];
-            let mut request = request(build % TEMPLATES + 1, tags);
+            let mut request = request(template_of(build), tags);
             request.retry_of = (build > 1 && detail.is_multiple_of(2)).then(|| RetryOf {
                 build: build_id(build - 1),
                 original: build_id(1),
@@ -158,7 +171,7 @@ fn progress(what: u8, detail: u32) -> Vec<BuildEvent> {
     }
 }
 
-const NAMES: [&str; 3] = ["app-1", "new", "newer"];
+pub(crate) const NAMES: [&str; 3] = ["app-1", "new", "newer"];
 
 /// What is done to a template by hand, in the order of the service: names are taken before it goes
 /// by them, and released behind.
@@ -198,6 +211,8 @@ fn by_hand(number: u8, what: u8, build: u8, template: &Template) -> Vec<ByHand> 
             namespace: slug("acme"),
             alias: other_name,
         })],
+        // That a build is the template's own is known by whoever lets it expire.
+        7 if template_of(build) != number => Vec::new(),
         7 => vec![ByHand::Template(TemplateCommand::ExpireArtifact {
             build: build_id(build),
             artifact: artifact(build),
@@ -242,6 +257,23 @@ fn claim(what: u8, text: u8, token: u8) -> NameCommand {
     }
 }
 
+fn webhook_command(what: u8, position: u64) -> WebhookCommand {
+    let dead_letters_max = 2;
+    let at = Position::from_raw(position);
+    match what {
+        0..=1 => WebhookCommand::Register(webhook_registration("acme")),
+        2 => WebhookCommand::Pause(PauseReason::Asked),
+        3 => WebhookCommand::Resume { dead_letters_max },
+        4 => WebhookCommand::Replay { from: at },
+        5 => WebhookCommand::DeadLetter {
+            letter: dead_letter(position),
+            dead_letters_max,
+        },
+        6 => WebhookCommand::Requeue { position: at },
+        _ => WebhookCommand::Delete,
+    }
+}
+
 /// All that happened, and what the rules say has become of it.
 #[derive(Default)]
 struct Played {
@@ -249,6 +281,7 @@ struct Played {
     builds: BTreeMap<u8, Build>,
     names: Names,
     templates: BTreeMap<u8, Template>,
+    webhooks: BTreeMap<u8, Webhook>,
 }
 
 impl Played {
@@ -289,6 +322,14 @@ impl Played {
         true
     }
 
+    fn webhook(&mut self, number: u8, command: WebhookCommand) {
+        let state = self.webhooks.entry(number).or_default();
+        for event in webhook::decide(state, command).unwrap_or_default() {
+            *state = webhook::evolve(std::mem::take(state), &event);
+            self.history.webhook(number, event);
+        }
+    }
+
     fn by_hand(&mut self, number: u8, what: u8, build: u8) {
         let template = self.templates.entry(number).or_default();
         for command in by_hand(number, what, build, template) {
@@ -322,13 +363,16 @@ fn play_all(tries: &[Try]) -> Played {
             Try::Claim(what, name, token) => {
                 played.names(claim(what, name, token));
             }
+            Try::Webhook(webhook, what, position) => {
+                played.webhook(webhook, webhook_command(what, position));
+            }
         }
     }
     played
 }
 
 /// What happened, and what the rules say has become of the builds.
-fn play(tries: &[Try]) -> (History, BTreeMap<u8, Build>) {
+pub(crate) fn play(tries: &[Try]) -> (History, BTreeMap<u8, Build>) {
     let played = play_all(tries);
     (played.history, played.builds)
 }
@@ -456,6 +500,20 @@ proptest! {
             });
             let found = views.find(&owner("acme"), &reference(text)).unwrap();
             prop_assert_eq!(found.map(|row| (row.id, row.version)), goes_by, "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_webhook_is_what_its_stream_says(tries in tries()) {
+        let played = play_all(&tries);
+        let views = played.history.views();
+        for (number, state) in &played.webhooks {
+            let row = views.webhook(&webhook_id(*number)).unwrap();
+            let live = match state {
+                Webhook::Live(live) => Some(live.as_ref()),
+                Webhook::Absent | Webhook::Deleted => None,
+            };
+            prop_assert_eq!(row.as_ref().map(|row| &row.live), live);
         }
     }
 

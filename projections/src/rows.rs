@@ -80,6 +80,9 @@ impl<'a> Rows<'a> {
 }
 
 /// The value of a row's bytes.
-pub(crate) fn parse<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
+///
+/// # Errors
+/// [`StoreError::Row`] if they are not what is expected.
+pub fn parse<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(|source| StoreError::row(key, source))
 }

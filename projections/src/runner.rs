@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::Event;
 use domain::ports::{EventReader, LogError};
 use domain::recorded::{Position, Recorded};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::limits::{Limits, RunnerLimits};
 use crate::projection::{apply_batch, revisions};
@@ -19,6 +19,8 @@ pub struct Runner {
     store: Arc<dyn ViewStore>,
     applied: watch::Sender<Position>,
     damage: Arc<Notify>,
+    /// Held while something is applied; whoever else holds it holds that up.
+    turn: Arc<Mutex<()>>,
     limits: RunnerLimits,
 }
 
@@ -71,16 +73,19 @@ pub fn over(store: Arc<dyn ViewStore>, limits: &Limits) -> Result<(Views, Runner
     };
     let (applied, watched) = watch::channel(position);
     let damage = Arc::new(Notify::new());
+    let turn = Arc::new(Mutex::new(()));
     let views = Views::new(
         Arc::clone(&store),
         watched,
         Arc::clone(&damage),
+        Arc::clone(&turn),
         limits.query,
     );
     let runner = Runner {
         store,
         applied,
         damage,
+        turn,
         limits: limits.runner,
     };
     Ok((views, runner))
@@ -129,11 +134,13 @@ impl Runner {
                 Next::Stop => return Ok(()),
                 Next::Apply(events) => {
                     let event_count = events.len();
+                    let turn = self.turn.lock().await;
                     let last = self
                         .blocking(move |store| apply_batch(store, &events))
                         .await?;
                     position = last.map_or(position, |last| last.position);
                     self.applied.send_replace(position);
+                    drop(turn);
                     catch_up.applied(event_count, position);
                 }
             }
@@ -250,6 +257,7 @@ impl Runner {
     }
 
     async fn reset(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
         self.blocking(|store| store.reset()).await?;
         self.applied.send_replace(Position::START);
         Ok(())

@@ -136,8 +136,13 @@ impl Projection for Templates {
                 StreamName::Build(_)
                 | StreamName::Template(_)
                 | StreamName::Namespace(_)
-                | StreamName::Keys,
-                Event::Build(_) | Event::Template(_) | Event::Namespace(_) | Event::Keys(_),
+                | StreamName::Keys
+                | StreamName::Webhook(_),
+                Event::Build(_)
+                | Event::Template(_)
+                | Event::Namespace(_)
+                | Event::Keys(_)
+                | Event::Webhook(_),
             ) => Ok(()),
         }
     }

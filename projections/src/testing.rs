@@ -1,6 +1,6 @@
 //! What the tests of this crate share: a log in memory, events in few words, stores on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,12 +12,12 @@ use domain::definition::{
     Backend, BuildConfig, Definition, RuntimeConfig, Source, SourceType, Step,
 };
 use domain::failure::{Failure, FailureReason};
-use domain::ids::{ArtifactId, BuildId, CommandId, KeyId, TemplateId, WorkerId};
+use domain::ids::{ArtifactId, BuildId, CommandId, KeyId, TemplateId, WebhookId, WorkerId};
 use domain::name::{Namespace, Owner, Tag, TemplateName, TemplateRef};
 use domain::ports::{EventReader, LogError};
 use domain::recorded::{Actor, Position, Recorded, StreamName, Version};
 use domain::time::Timestamp;
-use domain::{Digest, Event, namespace, template};
+use domain::{Digest, Event, namespace, template, webhook};
 use tokio::sync::watch;
 
 use crate::limits::Limits;
@@ -37,6 +37,10 @@ pub(crate) fn build_id(number: u8) -> BuildId {
 
 pub(crate) fn template_id(number: u8) -> TemplateId {
     TemplateId::generate(at(0), [number; 10])
+}
+
+pub(crate) fn webhook_id(number: u8) -> WebhookId {
+    WebhookId::generate(at(0), [number; 10])
 }
 
 pub(crate) fn key_id() -> KeyId {
@@ -104,6 +108,10 @@ impl History {
         self.record(StreamName::Namespace(slug.parse().unwrap()), event.into())
     }
 
+    pub(crate) fn webhook(&mut self, number: u8, event: webhook::Event) -> &mut Self {
+        self.record(StreamName::Webhook(webhook_id(number)), event.into())
+    }
+
     /// A template of an owner, in the owner's namespace.
     pub(crate) fn name_taken(&mut self, slug: &str, text: &str, number: u8) -> &mut Self {
         let event = namespace::Event::NameTaken {
@@ -137,6 +145,34 @@ impl History {
         apply_batch(store.as_ref(), &self.events).unwrap();
         let (views, _runner) = over(store, &Limits::default()).unwrap();
         views
+    }
+}
+
+/// A webhook for all events of an owner.
+pub(crate) fn webhook_registration(text: &str) -> webhook::Registered {
+    webhook::Registered {
+        owner: owner(text),
+        url: "https://hooks.example/in".into(),
+        types: BTreeSet::new(),
+        templates: BTreeSet::new(),
+        description: String::new(),
+        secret_digest: Digest::of(b"secret"),
+    }
+}
+
+pub(crate) fn webhook_registered(text: &str) -> webhook::Event {
+    webhook::Event::WebhookRegistered(webhook_registration(text))
+}
+
+/// An event of a build that a webhook did not take.
+pub(crate) fn dead_letter(position: u64) -> webhook::DeadLetter {
+    webhook::DeadLetter {
+        position: Position::from_raw(position),
+        stream: StreamName::Build(build_id(1)),
+        version: Version(position),
+        kind: "StepStarted".into(),
+        attempts: 3,
+        failure: webhook::DeliveryFailure::TimedOut,
     }
 }
 
@@ -368,6 +404,25 @@ impl EventReader for VecLog {
                 .take(count_max)
                 .cloned()
                 .collect()
+        })
+    }
+
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        // Fewer than are asked for, as a log may.
+        let positions = &positions[..positions.len().min(3)];
+        self.answer(|events| {
+            events
+                .iter()
+                .filter(|recorded| positions.contains(&recorded.position))
+                .cloned()
+                .collect()
+        })
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        self.answer(|events| {
+            let last = events.iter().rev().find(|recorded| recorded.time <= time);
+            last.map_or(Position::START, |recorded| recorded.position)
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::recorded::Position;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::key::Key;
 use crate::limits::QueryLimits;
@@ -22,6 +22,8 @@ pub struct Views {
     applied: watch::Receiver<Position>,
     /// Tells the runner that a read failed, so that it folds the views anew.
     damage: Arc<Notify>,
+    /// Whoever has it knows that nothing is applied meanwhile.
+    pub(crate) turn: Arc<Mutex<()>>,
     pub(crate) limits: QueryLimits,
 }
 
@@ -48,12 +50,14 @@ impl Views {
         store: Arc<dyn ViewStore>,
         applied: watch::Receiver<Position>,
         damage: Arc<Notify>,
+        turn: Arc<Mutex<()>>,
         limits: QueryLimits,
     ) -> Self {
         Self {
             store,
             applied,
             damage,
+            turn,
             limits,
         }
     }
@@ -92,6 +96,11 @@ impl Views {
         reached
             .map(|position| *position)
             .map_err(|_| Stalled::Stopped)
+    }
+
+    /// The rows themselves.
+    pub(crate) fn store(&self) -> &Arc<dyn ViewStore> {
+        &self.store
     }
 
     /// The value of a row.

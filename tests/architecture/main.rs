@@ -188,3 +188,40 @@ fn no_module_is_an_orphan() {
         assert!(declared, "nothing declares {}", path.display());
     }
 }
+
+/// The scenarios that a script of the published client has, and runs.
+fn scenarios(script: &str) -> BTreeSet<String> {
+    let path = root().join("tests/real/client").join(script);
+    let text = std::fs::read_to_string(path).unwrap();
+    let (functions, listed) = text.rsplit_once("\nif __name__ ==").unwrap();
+    let named = functions.lines().filter_map(|line| {
+        let name = line.strip_prefix("def ")?.strip_suffix("() -> None:")?;
+        listed.contains(name).then(|| name.to_owned())
+    });
+    named.collect()
+}
+
+#[test]
+fn the_table_of_the_published_client_names_every_item_and_nothing_else() {
+    let table = root().join("tests/real/client/README.md");
+    let table = std::fs::read_to_string(table).unwrap();
+    let (items, _) = table.split_once("## Command line").unwrap();
+    for item in 1..=21 {
+        assert!(items.contains(&format!("\n| {item} | ")), "item {item}");
+    }
+    let named: BTreeSet<(&str, &str)> = table
+        .split('`')
+        .filter_map(|word| word.split_once("::"))
+        .collect();
+    let mut of_items = BTreeSet::new();
+    for (script, scenario) in &named {
+        let known = scenarios(script);
+        assert!(known.contains(*scenario), "{script} has no {scenario}");
+        let own = known.iter().filter(|name| name.starts_with("item"));
+        of_items.extend(own.map(|name| ((*script).to_owned(), name.clone())));
+    }
+    for (script, scenario) in &of_items {
+        let is_named = named.contains(&(script.as_str(), scenario.as_str()));
+        assert!(is_named, "{script}::{scenario} is in no row");
+    }
+}

@@ -4,7 +4,7 @@
 //! runtime, the whole service. When: at a random number of the step's processes, from a seed that is
 //! printed; `NULLSPACE_TEST_SEED` repeats a run.
 
-mod host;
+pub(crate) mod host;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -147,7 +147,7 @@ impl Step {
 }
 
 /// A small template becomes ready.
-fn builds(service: &Service, name: &str) {
+pub(crate) fn builds(service: &Service, name: &str) {
     let build = request(service, name, &format!("echo {name} > /made"));
     let deadline = Instant::now() + BUILD_PATIENCE;
     loop {
@@ -173,7 +173,7 @@ fn request(service: &Service, name: &str, run: &str) -> String {
         .to_owned()
 }
 
-fn status(service: &Service, build: &str) -> String {
+pub(crate) fn status(service: &Service, build: &str) -> String {
     let path = format!("/v1/templates/builds/{build}?offset=0");
     let answer = call(service, "GET", &path, &Value::Null);
     let status = answer.pointer("/build/status").and_then(Value::as_str);
@@ -182,7 +182,7 @@ fn status(service: &Service, build: &str) -> String {
         .to_owned()
 }
 
-fn call(service: &Service, method: &str, path: &str, body: &Value) -> Value {
+pub(crate) fn call(service: &Service, method: &str, path: &str, body: &Value) -> Value {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--noproxy", "*"])
         .args(["--max-time", "30", "--request", method])
@@ -221,7 +221,7 @@ fn until(service: &Service, what: &str, left: impl Fn() -> Vec<String>) {
 }
 
 /// Between two looks at the host, which tells nobody when its processes change.
-fn pause() {
+pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(10));
 }
 

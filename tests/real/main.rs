@@ -11,15 +11,19 @@ mod buildkit_network;
 mod buildkitd;
 mod cache_operator;
 mod canary;
+mod cancel;
 mod crash;
 mod dockerfile_daemons;
+mod events;
 mod openapi;
 mod operator;
 mod private_images;
+mod retention;
 mod steps;
+mod webhooks;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 15] = [
+const SCRIPTS: [&str; 18] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -28,13 +32,16 @@ const SCRIPTS: [&str; 15] = [
     "context.py",
     "dockerfile_edges.py",
     "dockerfiles.py",
+    "events.py",
     "isolation.py",
     "lineage.py",
     "logs.py",
+    "races.py",
     "step_failures.py",
     "steps.py",
     "template_bases.py",
     "templates.py",
+    "wrong_keys.py",
 ];
 
 /// Scenarios that run side by side: the service builds two templates at once.
@@ -50,12 +57,16 @@ fn main() -> ExitCode {
     // Scenarios that end a service have one of their own.
     let mut wanted = operator::own();
     wanted.extend(crash::own());
+    wanted.extend(events::own());
+    wanted.extend(cancel::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());
     wanted.extend(buildkitd::own());
     wanted.extend(canary::own());
+    wanted.extend(retention::own());
     wanted.extend(dockerfile_daemons::own());
     wanted.extend(openapi::own());
+    wanted.extend(webhooks::own());
     wanted.push(Scenario::new(
         "operator::a_service_that_has_built_ends_with_0",
         move || {

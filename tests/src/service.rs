@@ -96,24 +96,32 @@ impl Place {
         writeln!(file, "\n{settings}").expect("the disk has room");
     }
 
+    /// Gives a setting a value, for services that are started from now on.
+    ///
+    /// # Panics
+    /// If the settings cannot be changed.
+    pub fn set(&mut self, section: &str, key: &str, value: impl Into<toml::Value>) {
+        let path = self.folder.path().join("service.toml");
+        let settings = std::fs::read_to_string(&path).expect("it was written before");
+        let mut settings: toml::Table = settings.parse().expect("it is TOML");
+        let section = settings
+            .entry(section)
+            .or_insert_with(|| toml::Table::new().into());
+        let section = section.as_table_mut().expect("sections are tables");
+        section.insert(key.to_owned(), value.into());
+        std::fs::write(path, settings.to_string()).expect("the disk has room");
+    }
+
     /// Makes these the build daemons, for services that are started from now on.
     ///
     /// # Panics
     /// If the settings cannot be changed.
     pub fn set_build_daemons(&mut self, addresses: &[String]) {
-        let path = self.folder.path().join("service.toml");
-        let settings = std::fs::read_to_string(&path).expect("it was written before");
-        let mut settings: toml::Table = settings.parse().expect("it is TOML");
         let daemons = addresses.iter().map(|address| {
             let daemon = toml::Table::from_iter([("address".to_owned(), address.clone().into())]);
             toml::Value::Table(daemon)
         });
-        let buildkit = settings
-            .get_mut("buildkit")
-            .and_then(toml::Value::as_table_mut);
-        let buildkit = buildkit.expect("it was written before");
-        buildkit.insert("daemon".to_owned(), toml::Value::Array(daemons.collect()));
-        std::fs::write(path, settings.to_string()).expect("the disk has room");
+        self.set("buildkit", "daemon", daemons.collect::<Vec<_>>());
     }
 
     /// With more settings of the registry.

@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use domain::build::Command;
 use domain::ids::BuildId;
+use projections::Views;
 use projections::builds::BuildRow;
 use projections::templates::TemplateRow;
 
@@ -17,7 +18,7 @@ use crate::normalise::{self, BuildRequest};
 use crate::service::accept::{accept, accept_retry, dispatch_error};
 use crate::service::keys::Caller;
 use crate::service::once::{Accepted, Terms};
-use crate::service::{App, present};
+use crate::service::{App, past, present};
 use crate::wire::build::StatusSnapshot;
 
 /// The longest reason for a cancellation that is kept.
@@ -89,10 +90,11 @@ pub(super) async fn read_request(
     Ok(reading.await??)
 }
 
-/// `GET /v1/templates/builds/{id}`: the build, and its log from an offset.
+/// `GET /v1/templates/builds/{id}`: the build, and its log from an offset; as they were, if the
+/// caller says when.
 ///
 /// # Errors
-/// [`ApiError::BuildNotFound`], also if it is somebody else's.
+/// [`ApiError::BuildNotFound`], also if it is somebody else's, or was not asked for yet.
 pub async fn status(
     app: &Arc<App>,
     caller: &Caller,
@@ -100,18 +102,27 @@ pub async fn status(
     parameters: &Parameters,
 ) -> Result<HttpResponse, ApiError> {
     let offset = parameters.number("offset")?.unwrap_or(0);
-    let id = own(app, caller, id)?.build_id;
-    snapshot(app, id, offset).await
+    let row = own(app, caller, id)?;
+    let views = match parameters.get("at") {
+        None => app.views.clone(),
+        Some(at) => past::of_build(app, &row, past::position(app, at).await?).await?,
+    };
+    snapshot(app, views, row.build_id, offset).await
 }
 
-/// The answer with the build and all of its log from `offset`.
-async fn snapshot(app: &Arc<App>, id: BuildId, offset: u64) -> Result<HttpResponse, ApiError> {
+/// The answer with the build and all of its log from `offset`, as `views` show them.
+async fn snapshot(
+    app: &Arc<App>,
+    views: Views,
+    id: BuildId,
+    offset: u64,
+) -> Result<HttpResponse, ApiError> {
     let app = Arc::clone(app);
     // A long log is read from the disk, and written as JSON.
     let answering = tokio::task::spawn_blocking(move || {
-        let found = app.views.status_snapshot(&id, offset)?;
+        let found = views.status_snapshot(&id, offset)?;
         let found = found.ok_or_else(|| ApiError::BuildNotFound(id.to_string()))?;
-        let template = template_of(&app, &found.build)?;
+        let template = views.template(&found.build.template_id)?;
         let snapshot = StatusSnapshot {
             build: present::build(&found.build, template.as_ref(), &app.config.retention),
             entries: found
@@ -160,7 +171,7 @@ pub async fn cancel(
             .await
             .map_err(|stalled| ApiError::unavailable("the views are behind", stalled))?;
     }
-    snapshot(app, id, 0).await
+    snapshot(app, app.views.clone(), id, 0).await
 }
 
 /// `POST /v1/templates/builds/{id}/retry`: builds the stored definition of a finished build again,

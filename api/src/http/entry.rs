@@ -17,8 +17,8 @@ use super::error::ApiError;
 use super::query::Parameters;
 use super::route::Route;
 use super::{
-    auth, blobs, builds, claims, create, diff, inspect, lineage, logs, metrics, namespaces,
-    openapi, promote, reply, request_id, templates, terms,
+    auth, blobs, builds, claims, create, diff, events, inspect, lineage, logs, metrics, namespaces,
+    openapi, promote, reply, request_id, templates, terms, webhooks,
 };
 use crate::service::App;
 
@@ -95,6 +95,7 @@ async fn answer(
     match route {
         Route::Health | Route::Ready | Route::OpenApi => public(&route, app),
         Route::Metrics => metrics::get(app),
+        Route::Events => events::get(app, &caller, request.headers(), &parameters).await,
         Route::Machines => reply::json(StatusCode::OK, &[(); 0]),
         Route::Templates if request.method() == Method::POST => {
             create::create(app, caller, body).await
@@ -114,6 +115,7 @@ async fn answer(
         Route::Builds => builds::start(app, caller, terms()?, body).await,
         Route::Build(id) => builds::status(app, &caller, &id, &parameters).await,
         Route::BuildLogs(id) => logs::get(app, &caller, &id, &parameters),
+        Route::BuildEvents(id) => events::trail(app, &caller, &id, &parameters).await,
         Route::CancelBuild(id) => builds::cancel(app, &caller, &id, body).await,
         Route::RetryBuild(id) => builds::retry(app, caller, &id, terms()?, body).await,
         Route::PromoteBuild(id) => promote::promote(app, &caller, &id, body).await,
@@ -124,6 +126,18 @@ async fn answer(
         Route::Plan => inspect::plan(app, &caller, body).await,
         Route::Preflight => blobs::preflight(app, &caller, body).await,
         Route::Blob(id) => blobs::put(app, &caller, &id, body).await,
+        Route::Webhooks if request.method() == Method::POST => {
+            webhooks::register(app, &caller, body).await
+        }
+        Route::Webhooks => webhooks::list(app, &caller),
+        Route::Webhook(id) => match request.method().as_str() {
+            "PATCH" => webhooks::pause(app, &caller, &id, body).await,
+            "DELETE" => webhooks::delete(app, &caller, &id).await,
+            _ => webhooks::get(app, &caller, &id).await,
+        },
+        Route::ReplayWebhook(id) => webhooks::replay(app, &caller, &id, body).await,
+        Route::Deliveries(id) => webhooks::deliveries(app, &caller, &id, &parameters).await,
+        Route::Redeliver(id, delivery) => webhooks::redeliver(app, &caller, &id, &delivery).await,
         Route::Later(what) => Err(ApiError::NotImplemented(what.to_owned())),
     }
 }

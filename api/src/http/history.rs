@@ -58,7 +58,7 @@ pub async fn list(
         )?,
     };
     let cursor = cursor(parameters)?;
-    let count_max = count_max(parameters)?;
+    let count_max = parameters.page_size(PAGE_BUILD_COUNT_DEFAULT, PAGE_BUILD_COUNT_MAX)?;
     let (app, caller, reference) = (Arc::clone(app), caller.clone(), reference.to_owned());
     let listing = tokio::task::spawn_blocking(move || {
         let Some(template) = listed(&app, &caller, &reference)? else {
@@ -117,20 +117,4 @@ fn cursor(parameters: &Parameters) -> Result<Option<Cursor>, ApiError> {
     cursor
         .transpose()
         .map_err(|invalid| ApiError::field("cursor", invalid.to_string()))
-}
-
-/// How many entries of a list are wanted at once.
-///
-/// # Errors
-/// [`ApiError::Invalid`], naming the parameter.
-pub(super) fn count_max(parameters: &Parameters) -> Result<usize, ApiError> {
-    let asked = parameters.number("limit")?;
-    let count = asked.unwrap_or(PAGE_BUILD_COUNT_DEFAULT);
-    (1..=PAGE_BUILD_COUNT_MAX)
-        .contains(&count)
-        .then(|| usize::try_from(count).ok())
-        .flatten()
-        .ok_or_else(|| {
-            ApiError::field("limit", format!("must be from 1 to {PAGE_BUILD_COUNT_MAX}"))
-        })
 }

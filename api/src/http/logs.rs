@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::Bytes;
 use futures_util::Stream;
 use projections::builds::BuildRow;
@@ -14,18 +13,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::builds;
 use domain::causes::chain;
 
 use super::error::ApiError;
 use super::query::Parameters;
+use super::{builds, reply};
 use crate::service::keys::Caller;
 use crate::service::{App, present};
 use crate::wire::ascii;
 
 /// A line that every client passes over, so that it does not take the silence for a broken
 /// connection.
-const KEEPALIVE: &[u8] = b": keepalive\n\n";
+pub(super) const KEEPALIVE: &[u8] = b": keepalive\n\n";
 
 /// `GET /v1/templates/builds/{id}/logs`: the log from an offset; with `follow`, until it ends.
 ///
@@ -75,11 +74,7 @@ pub fn stream(
         _room: room,
         _open: app.open.token(),
     };
-    HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, "text/event-stream"))
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(feed.into_stream())
+    reply::event_stream(feed.into_stream())
 }
 
 /// What there is to send next.

@@ -19,10 +19,11 @@ use super::reply;
 use operation::Operation;
 
 /// What travels, by noun. Each file is an object of schemas by name.
-const SCHEMAS: [&str; 12] = [
+const SCHEMAS: [&str; 14] = [
     include_str!("openapi/schemas/blobs.json"),
     include_str!("openapi/schemas/builds.json"),
     include_str!("openapi/schemas/errors.json"),
+    include_str!("openapi/schemas/events.json"),
     include_str!("openapi/schemas/lineage.json"),
     include_str!("openapi/schemas/logs.json"),
     include_str!("openapi/schemas/names.json"),
@@ -32,6 +33,7 @@ const SCHEMAS: [&str; 12] = [
     include_str!("openapi/schemas/service.json"),
     include_str!("openapi/schemas/steps.json"),
     include_str!("openapi/schemas/templates.json"),
+    include_str!("openapi/schemas/webhooks.json"),
 ];
 
 /// What refusals mean.

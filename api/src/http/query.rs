@@ -26,6 +26,25 @@ impl Parameters {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// All values of `name`, which may be repeated, or hold several with commas between them.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let found = self.0.iter().filter(move |(key, _)| key == name);
+        found.flat_map(|(_, value)| value.split(',')).map(str::trim)
+    }
+
+    /// How many things a page may hold: the parameter `limit`, from 1 to `count_max`.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`], naming the parameter.
+    pub fn page_size(&self, default: u64, count_max: u64) -> Result<usize, ApiError> {
+        let count = self.number("limit")?.unwrap_or(default);
+        (1..=count_max)
+            .contains(&count)
+            .then(|| usize::try_from(count).ok())
+            .flatten()
+            .ok_or_else(|| ApiError::field("limit", format!("must be from 1 to {count_max}")))
+    }
+
     /// A whole number that is not negative.
     ///
     /// # Errors

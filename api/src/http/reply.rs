@@ -1,8 +1,12 @@
 //! Answers.
 
+use std::convert::Infallible;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use actix_web::web::Bytes;
 use actix_web::{HttpResponse, HttpResponseBuilder};
+use futures_util::Stream;
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -26,6 +30,17 @@ pub fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> HttpResponse {
         .insert_header((CONTENT_TYPE, "application/json"))
         .insert_header((CACHE_CONTROL, "no-store"))
         .body(bytes)
+}
+
+/// A stream of server-sent events, which `pieces` holds as they are sent.
+pub fn event_stream(
+    pieces: impl Stream<Item = Result<Bytes, Infallible>> + 'static,
+) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-cache"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(pieces)
 }
 
 /// Nothing to say.

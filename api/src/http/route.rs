@@ -22,6 +22,8 @@ pub enum Route {
     OpenApi,
     /// `GET /metrics`: figures about the service.
     Metrics,
+    /// `GET /v1/events`: the caller's part of the log.
+    Events,
     /// `GET /v1/machines`: for the client's doctor.
     Machines,
     /// `GET /v1/templates`, and `POST /v1/templates`: builds and answers when it is over.
@@ -34,6 +36,8 @@ pub enum Route {
     Build(String),
     /// `GET /v1/templates/builds/{id}/logs`
     BuildLogs(String),
+    /// `GET /v1/templates/builds/{id}/events`
+    BuildEvents(String),
     /// `POST /v1/templates/builds/{id}/cancel`
     CancelBuild(String),
     /// `POST /v1/templates/builds/{id}/retry`
@@ -60,6 +64,16 @@ pub enum Route {
     Claim(String),
     /// `GET /v1/templates/namespaces/{slug}`
     Namespace(String),
+    /// `GET /v1/webhooks` and `POST /v1/webhooks`
+    Webhooks,
+    /// `GET`, `PATCH` and `DELETE /v1/webhooks/{id}`
+    Webhook(String),
+    /// `POST /v1/webhooks/{id}/replay`
+    ReplayWebhook(String),
+    /// `GET /v1/webhooks/{id}/deliveries`
+    Deliveries(String),
+    /// `POST /v1/webhooks/{id}/deliveries/{delivery}/redeliver`
+    Redeliver(String, String),
     /// Everything below `/v1/templates/refs/{ref}` and `/v1/templates/{id}`.
     #[cfg_attr(test, strum(disabled))]
     Template(Targets),
@@ -94,8 +108,10 @@ impl Route {
             ["readyz"] => Self::Ready,
             ["openapi.json"] => Self::OpenApi,
             ["metrics"] => Self::Metrics,
+            ["v1", "events"] => Self::Events,
             ["v1", "machines"] => Self::Machines,
             ["v1", "templates", rest @ ..] => return Self::find_template(rest),
+            ["v1", "webhooks", rest @ ..] => return Self::find_webhook(rest),
             ["v1", "template-warm-pools", ..] => Self::Later("template warm pools"),
             _ => return Err(ApiError::RouteNotFound),
         };
@@ -109,6 +125,7 @@ impl Route {
             ["builds"] => Self::Builds,
             ["builds", id] => Self::Build((*id).to_owned()),
             ["builds", id, "logs"] => Self::BuildLogs((*id).to_owned()),
+            ["builds", id, "events"] => Self::BuildEvents((*id).to_owned()),
             ["builds", id, "cancel"] => Self::CancelBuild((*id).to_owned()),
             ["builds", id, "retry"] => Self::RetryBuild((*id).to_owned()),
             ["builds", id, "promote"] => Self::PromoteBuild((*id).to_owned()),
@@ -131,20 +148,38 @@ impl Route {
         Ok(found)
     }
 
+    fn find_webhook(rest: &[&str]) -> Result<Self, ApiError> {
+        let found = match rest {
+            [] => Self::Webhooks,
+            [id] if !id.is_empty() => Self::Webhook((*id).to_owned()),
+            [id, "replay"] => Self::ReplayWebhook((*id).to_owned()),
+            [id, "deliveries"] => Self::Deliveries((*id).to_owned()),
+            [id, "deliveries", delivery, "redeliver"] => {
+                Self::Redeliver((*id).to_owned(), (*delivery).to_owned())
+            }
+            _ => return Err(ApiError::RouteNotFound),
+        };
+        Ok(found)
+    }
+
     /// The methods that the path takes; empty: any, because nothing is served there yet.
     pub fn methods(&self) -> Vec<&'static str> {
         let methods: &[&str] = match self {
             Self::Health | Self::Ready => &["GET", "HEAD"],
-            Self::Templates => &["GET", "POST"],
+            Self::Templates | Self::Webhooks => &["GET", "POST"],
+            Self::Webhook(_) => &["GET", "PATCH", "DELETE"],
             Self::OpenApi
             | Self::Metrics
+            | Self::Events
             | Self::Machines
             | Self::Build(_)
             | Self::BuildLogs(_)
+            | Self::BuildEvents(_)
             | Self::BuildLineage(_)
             | Self::BuildDiff(_)
             | Self::BuildTimeline(_)
-            | Self::Namespace(_) => &["GET"],
+            | Self::Namespace(_)
+            | Self::Deliveries(_) => &["GET"],
             Self::BuildStream
             | Self::Builds
             | Self::CancelBuild(_)
@@ -153,7 +188,9 @@ impl Route {
             | Self::Validate
             | Self::Plan
             | Self::Claims
-            | Self::Preflight => &["POST"],
+            | Self::Preflight
+            | Self::ReplayWebhook(_)
+            | Self::Redeliver(..) => &["POST"],
             Self::Blob(_) => &["PUT"],
             Self::Claim(_) => &["DELETE"],
             Self::Template(targets) => return targets.methods(),
@@ -174,12 +211,14 @@ impl Route {
             Self::Ready => "/readyz",
             Self::OpenApi => "/openapi.json",
             Self::Metrics => "/metrics",
+            Self::Events => "/v1/events",
             Self::Machines => "/v1/machines",
             Self::Templates => "/v1/templates",
             Self::BuildStream => "/v1/templates/build",
             Self::Builds => "/v1/templates/builds",
             Self::Build(_) => "/v1/templates/builds/{build_id}",
             Self::BuildLogs(_) => "/v1/templates/builds/{build_id}/logs",
+            Self::BuildEvents(_) => "/v1/templates/builds/{build_id}/events",
             Self::CancelBuild(_) => "/v1/templates/builds/{build_id}/cancel",
             Self::RetryBuild(_) => "/v1/templates/builds/{build_id}/retry",
             Self::PromoteBuild(_) => "/v1/templates/builds/{build_id}/promote",
@@ -193,6 +232,11 @@ impl Route {
             Self::Claims => "/v1/templates/claims",
             Self::Claim(_) => "/v1/templates/claims/{claim_token}",
             Self::Namespace(_) => "/v1/templates/namespaces/{slug}",
+            Self::Webhooks => "/v1/webhooks",
+            Self::Webhook(_) => "/v1/webhooks/{webhook_id}",
+            Self::ReplayWebhook(_) => "/v1/webhooks/{webhook_id}/replay",
+            Self::Deliveries(_) => "/v1/webhooks/{webhook_id}/deliveries",
+            Self::Redeliver(..) => "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
             Self::Template(targets) => targets.name(),
             Self::Later(_) => "later",
         }

@@ -12,7 +12,8 @@ use projections::templates::{TagCause, TagMove, TemplateRow};
 use super::body::Body;
 use super::error::ApiError;
 use super::query::Parameters;
-use super::{history, reply, templates as handlers};
+use super::{reply, templates as handlers};
+use crate::limits::{PAGE_BUILD_COUNT_DEFAULT, PAGE_BUILD_COUNT_MAX};
 use crate::normalise::{self, RollbackTarget};
 use crate::service::actors::Labels;
 use crate::service::keys::Caller;
@@ -44,7 +45,7 @@ pub async fn list(
         .transpose()
         .map_err(|invalid| ApiError::field("cursor", invalid.to_string()))?
         .map(|WirePosition(position)| position);
-    let count_max = history::count_max(parameters)?;
+    let count_max = parameters.page_size(PAGE_BUILD_COUNT_DEFAULT, PAGE_BUILD_COUNT_MAX)?;
     let labels = Labels::of(app, &caller.owner).await?;
     let app = Arc::clone(app);
     let answering = tokio::task::spawn_blocking(move || {

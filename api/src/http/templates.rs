@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use domain::ids::TemplateId;
 use domain::name::TemplateRef;
+use projections::Views;
 use projections::builds::BuildRow;
 use projections::templates::TemplateRow;
 use serde::{Serialize, Serializer};
@@ -20,7 +21,7 @@ use super::{aliases, history, tag_history, tags};
 use crate::normalise;
 use crate::service::keys::Caller;
 use crate::service::templates::{self, Meant};
-use crate::service::{App, present};
+use crate::service::{App, past, present};
 use crate::wire::template::TemplateInfo;
 
 /// Answers a request for a template, or for what belongs to it.
@@ -81,7 +82,7 @@ pub async fn list(
         let mut templates = Vec::with_capacity(rows.len().saturating_add(1));
         templates.push(present::builtin(&app.config.builtins.base.image));
         for row in &rows {
-            templates.push(info(&app, row)?);
+            templates.push(info(&app.views, row)?);
         }
         templates.sort_by(|one, other| {
             (&one.namespace_slug, &one.name).cmp(&(&other.namespace_slug, &other.name))
@@ -95,7 +96,8 @@ pub async fn list(
     Ok(reply::json_bytes(StatusCode::OK, listing.await??))
 }
 
-/// `GET /v1/templates/refs/{ref}`: one template.
+/// `GET /v1/templates/refs/{ref}`: one template; as it was, and what the reference meant, if the
+/// caller says when.
 ///
 /// # Errors
 /// [`ApiError::TemplateNotFound`] or [`ApiError::InvalidFields`].
@@ -106,9 +108,16 @@ async fn get(
     parameters: &Parameters,
 ) -> Result<HttpResponse, ApiError> {
     let fields = parameters.fields()?;
+    let views = match parameters.get("at") {
+        None => app.views.clone(),
+        Some(at) => {
+            let position = past::position(app, at).await?;
+            past::of_reference(app, caller, reference, position).await?
+        }
+    };
     let (app, caller, reference) = (Arc::clone(app), caller.clone(), reference.to_owned());
     let looking = tokio::task::spawn_blocking(move || {
-        let info = described(&app, &caller, &reference)?;
+        let info = described(&views, &app, &caller, &reference)?;
         project(info, fields.as_deref())
     });
     reply::json(StatusCode::OK, &looking.await??)
@@ -116,12 +125,17 @@ async fn get(
 
 /// The template that `reference` means. Without a tag it means the template as a whole, also if
 /// none of its builds has the tag `default`; a tag or build that is written must be there.
-fn described(app: &App, caller: &Caller, reference: &str) -> Result<TemplateInfo, ApiError> {
-    let (row, parsed) = match templates::find(app, caller, reference)? {
+fn described(
+    views: &Views,
+    app: &App,
+    caller: &Caller,
+    reference: &str,
+) -> Result<TemplateInfo, ApiError> {
+    let (row, parsed) = match templates::find_in(views, app, caller, reference)? {
         Meant::Builtin(image) => return Ok(present::builtin(&image)),
         Meant::Template(row, parsed) => (row, parsed),
     };
-    if let Some(found) = app.views.resolve(&caller.owner, &parsed)? {
+    if let Some(found) = views.resolve(&caller.owner, &parsed)? {
         return Ok(present::template(&found.template, Some(&found.build)));
     }
     let is_whole = match &parsed {
@@ -129,7 +143,7 @@ fn described(app: &App, caller: &Caller, reference: &str) -> Result<TemplateInfo
         TemplateRef::Named { qualifier, .. } => qualifier.is_none(),
     };
     if is_whole && row.ready.is_some() {
-        info(app, &row)
+        info(views, &row)
     } else {
         Err(templates::no_build(&row, reference))
     }
@@ -180,18 +194,18 @@ async fn set_visibility(
 pub(super) fn changed(app: &App, id: &TemplateId) -> Result<HttpResponse, ApiError> {
     let row = app.views.template(id)?;
     let row = row.ok_or_else(|| ApiError::TemplateNotFound(id.to_string()))?;
-    reply::json(StatusCode::OK, &info(app, &row)?)
+    reply::json(StatusCode::OK, &info(&app.views, &row)?)
 }
 
-fn info(app: &App, row: &TemplateRow) -> Result<TemplateInfo, ApiError> {
-    Ok(present::template(row, shown_build(app, row)?.as_ref()))
+fn info(views: &Views, row: &TemplateRow) -> Result<TemplateInfo, ApiError> {
+    Ok(present::template(row, shown_build(views, row)?.as_ref()))
 }
 
 /// The build whose defaults a template shows: its latest.
-fn shown_build(app: &App, template: &TemplateRow) -> Result<Option<BuildRow>, ApiError> {
+fn shown_build(views: &Views, template: &TemplateRow) -> Result<Option<BuildRow>, ApiError> {
     match &template.ready {
         None => Ok(None),
-        Some(ready) => Ok(app.views.build(&ready.build_id)?),
+        Some(ready) => Ok(views.build(&ready.build_id)?),
     }
 }
 

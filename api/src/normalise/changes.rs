@@ -133,7 +133,7 @@ pub fn rollback(body: &Value, limits: &Limits) -> Result<RollbackTarget, Refusal
 }
 
 /// What `read` finds, unless something is wrong.
-fn read<T>(
+pub(super) fn read<T>(
     body: &Value,
     limits: &Limits,
     read: impl FnOnce(Fields<'_>) -> Option<T>,

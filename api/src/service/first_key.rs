@@ -1,6 +1,6 @@
 //! The key that the service makes at its first start.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use commands::{DispatchError, Dispatcher, Meta};
@@ -10,6 +10,7 @@ use domain::name::Owner;
 use domain::recorded::Version;
 
 use super::keys::{KeyText, NoEntropy};
+use super::secret_file::{self, NotKept};
 
 /// Why there is no first key.
 #[derive(Debug, thiserror::Error)]
@@ -74,27 +75,15 @@ pub async fn ensure(
 }
 
 /// The key in `path`, which an earlier start may have written without getting further; else a new
-/// one, which is there whole or not at all.
+/// one.
 fn keep(path: &Path) -> Result<KeyText, FirstKeyError> {
-    let fault = |source| FirstKeyError::Keep {
-        path: path.to_owned(),
-        source,
-    };
-    match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(KeyText::from_text(&text)),
-        Ok(_) => {}
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-        Err(err) => return Err(fault(err)),
-    }
-    let key = KeyText::generate()?;
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    // Made with mode 0600.
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fault)?;
-    writeln!(file, "{}", key.reveal()).map_err(fault)?;
-    file.as_file().sync_all().map_err(fault)?;
-    file.persist(path).map_err(|err| fault(err.error))?;
-    std::fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(fault)?;
-    Ok(key)
+    let text = secret_file::kept(path, || KeyText::generate().map(KeyText::into_text));
+    let text = text.map_err(|err| match err {
+        NotKept::Entropy(err) => err.into(),
+        NotKept::File(source) => FirstKeyError::Keep {
+            path: path.to_owned(),
+            source,
+        },
+    })?;
+    Ok(KeyText::from_text(&text))
 }

@@ -98,6 +98,11 @@ impl KeyText {
         &self.0
     }
 
+    /// The text itself, given away.
+    pub(super) fn into_text(self) -> Zeroizing<String> {
+        self.0
+    }
+
     /// What is stored of it.
     pub fn hash(&self) -> Digest {
         Digest::of(self.0.as_bytes())

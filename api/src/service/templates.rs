@@ -10,6 +10,7 @@ use domain::ids::BuildId;
 use domain::name::{Qualifier, Tag, TemplateName, TemplateRef};
 use domain::namespace;
 use domain::template::{Command, Rejection, Template, Visibility, decide};
+use projections::Views;
 use projections::builds::BuildStatus;
 use projections::templates::TemplateRow;
 
@@ -37,15 +38,41 @@ pub enum Meant {
 /// # Errors
 /// [`ApiError::TemplateNotFound`], also if it is somebody else's and private.
 pub fn find(app: &App, caller: &Caller, text: &str) -> Result<Meant, ApiError> {
-    let unknown = || ApiError::TemplateNotFound(text.chars().take(SHOWN_CHARS_MAX).collect());
-    let reference: TemplateRef = text.parse().map_err(|_| unknown())?;
-    let reference = caller.qualified(reference);
+    find_in(&app.views, app, caller, text)
+}
+
+/// The template that `text` named to `caller` as `views` show it. Somebody else's must be there for
+/// the caller to this day: what its owner has hidden or deleted since stays so.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_in(views: &Views, app: &App, caller: &Caller, text: &str) -> Result<Meant, ApiError> {
+    let unknown = || not_found(text);
+    let reference = parse(caller, text)?;
     if let Some(image) = app.config.builtins.image(&reference) {
         return Ok(Meant::Builtin(image.to_owned()));
     }
-    let row = app.views.find(&caller.owner, &reference)?;
+    let row = views.find(&caller.owner, &reference)?;
     let row = row.ok_or_else(unknown)?;
+    if row.owner != caller.owner {
+        let now = app.views.template(&row.id)?;
+        now.filter(|now| now.visible_to(&caller.owner))
+            .ok_or_else(unknown)?;
+    }
     Ok(Meant::Template(Box::new(row), reference))
+}
+
+/// What `text` refers to, with its namespace written out.
+///
+/// # Errors
+/// [`ApiError::TemplateNotFound`]: nothing is called so.
+pub fn parse(caller: &Caller, text: &str) -> Result<TemplateRef, ApiError> {
+    let reference = text.parse().map_err(|_| not_found(text))?;
+    Ok(caller.qualified(reference))
+}
+
+fn not_found(text: &str) -> ApiError {
+    ApiError::TemplateNotFound(text.chars().take(SHOWN_CHARS_MAX).collect())
 }
 
 /// The template that `text` names to `caller`, to be looked at as a whole. A tag or build that is

@@ -96,6 +96,7 @@ const fn category_byte(category: Category) -> u8 {
         Category::Template => 2,
         Category::Namespace => 3,
         Category::Keys => 4,
+        Category::Webhook => 5,
     }
 }
 
@@ -138,7 +139,7 @@ where
     text.parse().map_err(|source| invalid(field, source))
 }
 
-fn parse_actor(bytes: &[u8]) -> Result<Actor, CodecError> {
+pub(crate) fn parse_actor(bytes: &[u8]) -> Result<Actor, CodecError> {
     const FIELD: &str = "actor";
     match text(bytes, FIELD)?.split_once(':') {
         Some(("key", id)) => {

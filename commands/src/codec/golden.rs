@@ -7,11 +7,12 @@ use domain::event::{Category, Event};
 
 use super::{CodecError, SCHEMA_VERSION, decode_event, encode_event, vocabulary};
 
-const CATEGORIES: [(Category, &str); 4] = [
+const CATEGORIES: [(Category, &str); 5] = [
     (Category::Build, "build"),
     (Category::Template, "template"),
     (Category::Namespace, "namespace"),
     (Category::Keys, "keys"),
+    (Category::Webhook, "webhook"),
 ];
 
 fn folder() -> PathBuf {
@@ -47,6 +48,7 @@ fn pretty(event: &Event) -> String {
         Event::Template(event) => serde_json::to_string_pretty(event),
         Event::Namespace(event) => serde_json::to_string_pretty(event),
         Event::Keys(event) => serde_json::to_string_pretty(event),
+        Event::Webhook(event) => serde_json::to_string_pretty(event),
     };
     json.unwrap() + "\n"
 }

@@ -1,7 +1,7 @@
 //! The names of all event types, in step with the domain's enums by exhaustive matches.
 
 use domain::event::Category;
-use domain::{build, keys, namespace, template};
+use domain::{build, keys, namespace, template, webhook};
 
 /// Names the variants of an enum. A variant that is missing here does not compile; one that is
 /// named here needs a golden file.
@@ -73,13 +73,26 @@ types!(
         KeyRevoked
     }
 );
+types!(
+    WEBHOOK,
+    webhook {
+        WebhookRegistered,
+        WebhookPaused,
+        WebhookResumed,
+        WebhookReplayed,
+        DeliveryDeadLettered,
+        DeliveryRequeued,
+        WebhookDeleted,
+    }
+);
 
 /// The types that the streams of `category` hold.
-pub(super) const fn types_of(category: Category) -> &'static [&'static str] {
+pub const fn types_of(category: Category) -> &'static [&'static str] {
     match category {
         Category::Build => BUILD,
         Category::Template => TEMPLATE,
         Category::Namespace => NAMESPACE,
         Category::Keys => KEYS,
+        Category::Webhook => WEBHOOK,
     }
 }

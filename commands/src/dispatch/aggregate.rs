@@ -3,7 +3,7 @@
 use domain::build::CorruptStream;
 use domain::event::Event;
 use domain::recorded::{Recorded, Version};
-use domain::{build, keys, namespace, template};
+use domain::{build, keys, namespace, template, webhook};
 
 /// A kind of stream that takes commands.
 pub(super) trait Aggregate {
@@ -102,7 +102,7 @@ impl Aggregate for NameBook {
     fn own(event: Event) -> Option<Self::Event> {
         match event {
             Event::Namespace(event) => Some(event),
-            Event::Build(_) | Event::Template(_) | Event::Keys(_) => None,
+            Event::Build(_) | Event::Template(_) | Event::Keys(_) | Event::Webhook(_) => None,
         }
     }
 
@@ -150,7 +150,7 @@ impl Aggregate for Templates {
     fn own(event: Event) -> Option<Self::Event> {
         match event {
             Event::Template(event) => Some(event),
-            Event::Build(_) | Event::Namespace(_) | Event::Keys(_) => None,
+            Event::Build(_) | Event::Namespace(_) | Event::Keys(_) | Event::Webhook(_) => None,
         }
     }
 
@@ -200,7 +200,7 @@ impl Aggregate for KeyRing {
     fn own(event: Event) -> Option<Self::Event> {
         match event {
             Event::Keys(event) => Some(event),
-            Event::Build(_) | Event::Template(_) | Event::Namespace(_) => None,
+            Event::Build(_) | Event::Template(_) | Event::Namespace(_) | Event::Webhook(_) => None,
         }
     }
 
@@ -227,6 +227,55 @@ impl Aggregate for KeyRing {
         match command {
             keys::Command::Create(_) => "CreateKey",
             keys::Command::Revoke(_) => "RevokeKey",
+        }
+    }
+}
+
+/// `webhook-…`
+#[derive(Debug)]
+pub(super) enum Webhooks {}
+
+impl Aggregate for Webhooks {
+    type State = webhook::Webhook;
+    type Event = webhook::Event;
+    type Command = webhook::Command;
+    type Rejection = webhook::Rejection;
+
+    fn own(event: Event) -> Option<Self::Event> {
+        match event {
+            Event::Webhook(event) => Some(event),
+            Event::Build(_) | Event::Template(_) | Event::Namespace(_) | Event::Keys(_) => None,
+        }
+    }
+
+    fn replay(history: &[Recorded<Self::Event>]) -> Result<(Self::State, Version), CorruptStream> {
+        fold(history, webhook::Event::name, webhook::evolve)
+    }
+
+    fn decide(
+        state: &Self::State,
+        command: Self::Command,
+    ) -> Result<Vec<Self::Event>, Self::Rejection> {
+        webhook::decide(state, command)
+    }
+
+    fn evolve(state: Self::State, event: &Self::Event) -> Self::State {
+        webhook::evolve(state, event)
+    }
+
+    fn is_final(state: &Self::State) -> bool {
+        *state == webhook::Webhook::Deleted
+    }
+
+    fn command_name(command: &Self::Command) -> &'static str {
+        match command {
+            webhook::Command::Register(_) => "RegisterWebhook",
+            webhook::Command::Pause(_) => "PauseWebhook",
+            webhook::Command::Resume { .. } => "ResumeWebhook",
+            webhook::Command::Replay { .. } => "ReplayWebhook",
+            webhook::Command::DeadLetter { .. } => "DeadLetterDelivery",
+            webhook::Command::Requeue { .. } => "RequeueDelivery",
+            webhook::Command::Delete => "DeleteWebhook",
         }
     }
 }

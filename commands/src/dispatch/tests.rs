@@ -60,7 +60,9 @@ fn small_pages() -> DispatchLimits {
 fn golden(kind: &str, json: &[u8]) -> build::Event {
     match decode_event(Category::Build, kind, 1, json).unwrap() {
         Event::Build(event) => event,
-        other @ (Event::Template(_) | Event::Namespace(_) | Event::Keys(_)) => panic!("{other:?}"),
+        other @ (Event::Template(_) | Event::Namespace(_) | Event::Keys(_) | Event::Webhook(_)) => {
+            panic!("{other:?}")
+        }
     }
 }
 

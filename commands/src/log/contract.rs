@@ -20,8 +20,9 @@ use appending::{
     what_is_too_large_or_makes_no_sense_is_refused,
 };
 use reading::{
-    a_subscription_sees_every_event_once, all_events_are_read_in_order_by_pages_of_any_size,
-    any_range_of_a_stream_can_be_read, each_stream_is_a_hash_chain, events_of_every_size_survive,
+    a_moment_is_found_though_clocks_jump, a_subscription_sees_every_event_once,
+    all_events_are_read_in_order_by_pages_of_any_size, any_range_of_a_stream_can_be_read,
+    each_stream_is_a_hash_chain, events_are_read_at_their_positions, events_of_every_size_survive,
     waiting_ends_with_the_log,
 };
 
@@ -67,6 +68,8 @@ on_every_adapter!(
     events_of_every_size_survive,
     what_is_too_large_or_makes_no_sense_is_refused,
     each_stream_is_a_hash_chain,
+    events_are_read_at_their_positions,
+    a_moment_is_found_though_clocks_jump,
 );
 
 /// Small enough for the tests to meet the bounds.

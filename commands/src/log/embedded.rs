@@ -16,7 +16,7 @@
 //! **One process at a time**: a lock file keeps others out.
 //!
 //! sled cuts off what it cannot read when it opens a damaged file. Whoever wants to save such a log
-//! copies the folder first; [`verify`] works on a copy.
+//! copies the folder first; [`verify`] works on a copy, and tells everything that is wrong.
 
 mod anchor;
 mod check;
@@ -26,6 +26,7 @@ mod index;
 mod pack;
 #[cfg(test)]
 mod tests;
+mod values;
 mod writer;
 
 use std::any::Any;
@@ -37,14 +38,16 @@ use std::time::Duration;
 use domain::event::Event;
 use domain::ports::{Append, Appended, EventAppender, EventReader, LogError};
 use domain::recorded::{Position, Recorded, StreamName, Version};
+use domain::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-pub use check::VerifyReport;
+pub use check::Verification;
 pub use files::Locked;
 
 use super::prepared::Prepared;
-use super::{Closed, closed, damaged, place};
+use super::{Closed, closed, recorded};
+use crate::codec::Envelope;
 use crate::limits::LogLimits;
 use anchor::Anchor;
 use check::Checked;
@@ -99,14 +102,19 @@ pub async fn open(dir: impl Into<PathBuf>, limits: LogLimits) -> Result<Embedded
     }
 }
 
-/// Checks the log in folder `dir` without changing it: on a copy, which needs as much space.
+/// Looks at the log in folder `dir` without changing it: at a copy, which needs as much space.
+/// Damage is no error.
 ///
 /// # Errors
-/// As [`open`].
-pub async fn verify(dir: impl Into<PathBuf>, limits: LogLimits) -> Result<VerifyReport, LogError> {
+/// [`LogError::Unavailable`] as [`open`], and if there is no log.
+pub async fn verify(dir: impl Into<PathBuf>, limits: LogLimits) -> Result<Verification, LogError> {
     let dir = dir.into();
     let copied = dir.clone();
-    blocking(&dir, move || check::verify_copy(&copied, &limits)).await
+    match blocking(&dir, move || check::verify_copy(&copied, &limits)).await {
+        // So much is wrong that the events cannot be looked at.
+        Err(LogError::Damaged { what, .. }) => Ok(Verification::unreadable(dir, what, &limits)),
+        answer => answer,
+    }
 }
 
 /// Runs `work` where it may block. sled panics on some damages: that is an answer, too.
@@ -240,6 +248,37 @@ impl EmbeddedLog {
         .await
     }
 
+    /// See [`super::AnyLog::verify`].
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`]
+    pub async fn verify(&self) -> Result<Verification, LogError> {
+        let (shared, head) = (self.shared.clone(), self.head.clone());
+        blocking(&self.shared.dir, move || shared.verify(&head)).await
+    }
+
+    /// See [`super::AnyLog::read_stored`].
+    ///
+    /// # Errors
+    /// As [`EventReader::read_stream`].
+    pub async fn read_stored(
+        &self,
+        stream: &StreamName,
+        from: Version,
+        count_max: usize,
+    ) -> Result<Vec<Envelope>, LogError> {
+        let seqs = self.seqs(stream, from, count_max);
+        let shared = self.shared.clone();
+        blocking(&self.shared.dir, move || shared.stored(seqs)).await
+    }
+
+    /// The numbers of a stream's events.
+    fn seqs(&self, stream: &StreamName, from: Version, count_max: usize) -> Vec<u64> {
+        let index = self.shared.index.read();
+        let index = index.unwrap_or_else(PoisonError::into_inner);
+        index.seqs(stream, from, self.count_max(count_max))
+    }
+
     async fn read(&self, seqs: Vec<u64>) -> Result<Vec<Recorded<Event>>, LogError> {
         if seqs.is_empty() {
             return Ok(Vec::new());
@@ -255,6 +294,10 @@ impl EmbeddedLog {
 
 impl Shared {
     fn read(&self, seqs: Vec<u64>) -> Result<Vec<Recorded<Event>>, LogError> {
+        self.stored(seqs)?.into_iter().map(recorded).collect()
+    }
+
+    fn stored(&self, seqs: Vec<u64>) -> Result<Vec<Envelope>, LogError> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let db = &open.as_ref().ok_or_else(closed)?.db;
         let mut chunks = Chunks::new(db, &self.dir);
@@ -267,11 +310,53 @@ impl Shared {
             if bytes > self.limits.read_bytes_max && !events.is_empty() {
                 break;
             }
-            let place = place(seq, &envelope.stream, envelope.version);
-            let recorded = envelope.into_recorded();
-            events.push(recorded.map_err(|err| damaged(place, &err))?);
+            events.push(envelope);
         }
         Ok(events)
+    }
+
+    fn verify(&self, head: &watch::Receiver<u64>) -> Result<Verification, LogError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let db = &open.as_ref().ok_or_else(closed)?.db;
+        let anchor = match Anchor::read(&self.dir) {
+            Ok(anchor) => anchor,
+            Err(LogError::Damaged { what, .. }) => {
+                let file = self.dir.join(anchor::FILE);
+                return Ok(Verification::unreadable(file, what, &self.limits));
+            }
+            Err(err) => return Err(err),
+        };
+        // Behind the anchor, which never gets ahead of it.
+        let last = *head.borrow();
+        let damages_max = self.limits.damages_max;
+        // The log waits for its readers when it is closed.
+        let is_open = || head.has_changed().is_ok();
+        let anchor = anchor.as_ref();
+        let found = check::survey(db, &self.dir, anchor, last, damages_max, &is_open);
+        if is_open() { Ok(found) } else { Err(closed()) }
+    }
+
+    /// The last event up to `head` that is not later than `time`; 0 if there is none.
+    fn seq_at(&self, time: Timestamp, head: u64) -> Result<u64, LogError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let db = &open.as_ref().ok_or_else(closed)?.db;
+        let spans = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.spans_until(time)
+        };
+        for span in spans {
+            let mut chunks = Chunks::new(db, &self.dir);
+            let mut found = None;
+            for seq in span.start..span.end.min(head.saturating_add(1)) {
+                if chunks.get(seq)?.is_some_and(|event| event.time <= time) {
+                    found = Some(seq);
+                }
+            }
+            if let Some(seq) = found {
+                return Ok(seq);
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -304,12 +389,7 @@ impl EventReader for EmbeddedLog {
         from: Version,
         count_max: usize,
     ) -> Result<Vec<Recorded<Event>>, LogError> {
-        let seqs = {
-            let index = self.shared.index.read();
-            let index = index.unwrap_or_else(PoisonError::into_inner);
-            index.seqs(stream, from, self.count_max(count_max))
-        };
-        self.read(seqs).await
+        self.read(self.seqs(stream, from, count_max)).await
     }
 
     async fn read_all(
@@ -321,6 +401,20 @@ impl EventReader for EmbeddedLog {
         let seqs = after.raw().saturating_add(1)..=self.head().raw();
         self.read(seqs.take(self.count_max(count_max)).collect())
             .await
+    }
+
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        let seqs = positions.iter().map(|position| position.raw());
+        self.read(seqs.take(self.count_max(positions.len())).collect())
+            .await
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let head = self.head().raw();
+        let shared = self.shared.clone();
+        blocking(&self.shared.dir, move || shared.seq_at(time, head))
+            .await
+            .map(Position::from_raw)
     }
 
     fn head(&self) -> Position {

@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use domain::Digest;
 use domain::event::Event;
 use domain::ports::{Append, Appended, EventAppender, EventReader, LogError};
 use domain::recorded::{Position, Recorded, StreamName, Version};
+use domain::time::Timestamp;
 use tokio::sync::watch;
 
 use super::prepared::{Head, Prepared};
-use super::{closed, damaged, place};
-use crate::codec::Envelope;
+use super::survey::{Chains, Damage, Damages, Place};
+use super::{Verification, closed, damaged, recorded};
+use crate::codec::{Envelope, roll};
 use crate::limits::LogLimits;
 
 /// A log that lives as long as the process. Clones are the same log.
@@ -57,6 +60,51 @@ impl MemoryLog {
         self.state().head = None;
     }
 
+    /// See [`super::AnyLog::verify`]; there is nothing outside of it that vouches for it.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if a frame cannot be read, which nobody can have changed.
+    pub fn verify(&self) -> Result<Verification, LogError> {
+        let state = self.state();
+        let mut streams: HashMap<StreamName, Head> = HashMap::new();
+        let mut chains = Chains::default();
+        let mut damages = Damages::up_to(self.limits.damages_max);
+        let mut hash = Digest::ZERO;
+        for seq in 1..=state.last_seq() {
+            let (envelope, _) = state.envelope(seq)?;
+            let head = streams
+                .get(&envelope.stream)
+                .copied()
+                .unwrap_or(Head::EMPTY);
+            if let Some(what) = chains.follow(&envelope, head) {
+                damages.add(Damage::new(Place::of(&envelope), what));
+            }
+            hash = roll(&hash, &envelope.hash);
+            streams.insert(envelope.stream.clone(), Head::after(&envelope));
+        }
+        Ok(Verification {
+            event_count: state.last_seq(),
+            stream_count: streams.len(),
+            anchored: state.last_seq(),
+            hash,
+            damages,
+        })
+    }
+
+    /// See [`super::AnyLog::read_stored`].
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] as [`MemoryLog::verify`].
+    pub fn read_stored(
+        &self,
+        stream: &StreamName,
+        from: Version,
+        count_max: usize,
+    ) -> Result<Vec<Envelope>, LogError> {
+        let state = self.state();
+        self.stored(&state, state.seqs(stream, from), count_max)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is made at once, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,6 +116,16 @@ impl MemoryLog {
         seqs: impl Iterator<Item = u64>,
         count_max: usize,
     ) -> Result<Vec<Recorded<Event>>, LogError> {
+        let stored = self.stored(state, seqs, count_max)?;
+        stored.into_iter().map(recorded).collect()
+    }
+
+    fn stored(
+        &self,
+        state: &State,
+        seqs: impl Iterator<Item = u64>,
+        count_max: usize,
+    ) -> Result<Vec<Envelope>, LogError> {
         let mut events = Vec::new();
         let mut bytes = 0;
         for seq in seqs.take(count_max.min(self.limits.read_events_max)) {
@@ -76,9 +134,7 @@ impl MemoryLog {
             if bytes > self.limits.read_bytes_max && !events.is_empty() {
                 break;
             }
-            let place = place(seq, &envelope.stream, envelope.version);
-            let recorded = envelope.into_recorded();
-            events.push(recorded.map_err(|err| damaged(place, &err))?);
+            events.push(envelope);
         }
         Ok(events)
     }
@@ -91,6 +147,12 @@ impl State {
         let envelope = Envelope::read_from(&mut &*frame)
             .map_err(|err| damaged(format!("event {seq}"), &err))?;
         Ok((envelope, frame.len()))
+    }
+
+    fn seqs(&self, stream: &StreamName, from: Version) -> impl Iterator<Item = u64> {
+        let from = usize::try_from(from.0).unwrap_or(usize::MAX);
+        let seqs = self.streams.get(stream).map(|stream| stream.seqs.iter());
+        seqs.into_iter().flatten().skip(from).copied()
     }
 
     fn last_seq(&self) -> u64 {
@@ -160,10 +222,7 @@ impl EventReader for MemoryLog {
         count_max: usize,
     ) -> Result<Vec<Recorded<Event>>, LogError> {
         let state = self.state();
-        let from = usize::try_from(from.0).unwrap_or(usize::MAX);
-        let seqs = state.streams.get(stream).map(|stream| stream.seqs.iter());
-        let seqs = seqs.into_iter().flatten().skip(from).copied();
-        self.read(&state, seqs, count_max)
+        self.read(&state, state.seqs(stream, from), count_max)
     }
 
     async fn read_all(
@@ -174,6 +233,21 @@ impl EventReader for MemoryLog {
         let state = self.state();
         let seqs = after.raw().saturating_add(1)..=state.last_seq();
         self.read(&state, seqs, count_max)
+    }
+
+    async fn read_at(&self, positions: &[Position]) -> Result<Vec<Recorded<Event>>, LogError> {
+        let seqs = positions.iter().map(|position| position.raw());
+        self.read(&self.state(), seqs, positions.len())
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let state = self.state();
+        for seq in (1..=state.last_seq()).rev() {
+            if state.envelope(seq)?.0.time <= time {
+                return Ok(Position::from_raw(seq));
+            }
+        }
+        Ok(Position::START)
     }
 
     fn head(&self) -> Position {

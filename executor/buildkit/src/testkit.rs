@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -211,10 +212,12 @@ pub(crate) struct Bench {
     tenant: String,
     pub(crate) pool: Pool,
     pub(crate) stop: CancellationToken,
+    /// What the daemon said of a build that was stopped: whether it is over.
+    pub(crate) over: Arc<OnceLock<bool>>,
 }
 
-/// Passes events on.
-pub(crate) struct Teller(UnboundedSender<Event>);
+/// Passes events on, and what the daemon said of a build that was stopped.
+pub(crate) struct Teller(UnboundedSender<Event>, Arc<OnceLock<bool>>);
 
 impl Observer for Teller {
     type Error = Infallible;
@@ -222,7 +225,7 @@ impl Observer for Teller {
     fn begun(&mut self, _: u32) {}
 
     fn stopped(&mut self, is_over: bool) {
-        assert!(is_over, "the daemon goes on");
+        self.1.set(is_over).expect("a build is stopped once");
     }
 
     async fn event(&mut self, event: Event) -> Result<(), Infallible> {
@@ -280,6 +283,7 @@ impl Bench {
             tenant: unique("tenant"),
             pool: pool(daemons, limits),
             stop: CancellationToken::new(),
+            over: Arc::default(),
         }
     }
 
@@ -336,7 +340,7 @@ impl Bench {
         let (sender, receiver) = unbounded_channel();
         let ended = async move {
             let lease = self.pool.lease(&[]).await.unwrap();
-            let mut teller = Teller(sender);
+            let mut teller = Teller(sender, Arc::clone(&self.over));
             run(&lease, invocation, &self.scratch(), &mut teller, &self.stop).await
         };
         (Heard(receiver), ended)

@@ -87,7 +87,9 @@ async fn folders_and_mounts_are_told_by_their_names_and_found_until_they_are_gon
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount("tmpfs", &path, "tmpfs", flags, None).unwrap();
     holdings.hold([Thing::mount(&path), Thing::Folder(path.clone())]);
-    let name = path.file_name().unwrap().to_str().unwrap();
+    let parent = path.parent().unwrap().file_name().unwrap();
+    let name = Path::new(parent).join(path.file_name().unwrap());
+    let name = name.display();
     let (mount, whole) = (format!("mount {name}"), format!("folder {name}"));
     assert_eq!(
         settled(&holdings).await.left,

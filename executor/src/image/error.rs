@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use domain::Digest;
 
-use super::guard::AddressRefused;
 use super::reference::{ImageName, ImageReference, InvalidReference};
+use crate::guard::AddressRefused;
 use crate::layers::{StoreError, UnpackError};
 
 /// What a failure means for the build that wanted the image.

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use super::challenge;
 use super::credentials::{Credentials, Password};
 use super::error::ImageError;
-use super::guard::{Names, SystemNames};
 use super::manifest::ResolvedImage;
 use super::reference::ImageReference;
 use super::resolve::{Named, resolve};
 use super::source::{Host, Source};
 use super::wire::Wire;
+use crate::guard::{Names, SystemNames};
 use crate::limits::layers::ImageLimits;
 
 /// Which hosts stand in for which registries, and which speak plain HTTP.

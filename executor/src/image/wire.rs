@@ -1,7 +1,6 @@
 //! HTTP as registries are spoken to: bounded answers, guarded addresses, redirects by hand.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use zeroize::Zeroizing;
 
 use super::error::{Answer, ImageError};
-use super::guard::{AddressRefused, Names, Resolver, check};
 use super::registry::RegistryConfig;
+use crate::guard::{AddressRefused, Names, Reach, Resolver};
 use crate::limits::layers::ImageLimits;
 
 /// Where Docker Hub's registry is; its images are named after another host.
@@ -70,18 +69,10 @@ impl Wire {
             .flat_map(|host| with_ports(host))
             .collect();
         wanted.extend(endpoints.iter().copied().filter_map(host_and_port));
-        let http = |public_only| {
-            http(
-                limits,
-                Resolver {
-                    names: Arc::clone(&names),
-                    public_only,
-                },
-            )
-        };
+        let http = |reach| http(limits, Resolver::new(Arc::clone(&names), reach));
         Ok(Self {
-            guarded: http(true)?,
-            open: http(false)?,
+            guarded: http(Reach::Public(Vec::new()))?,
+            open: http(Reach::Anywhere)?,
             named: wanted,
             plain: plain.flat_map(|host| with_ports(host)).collect(),
             limits: limits.clone(),
@@ -169,14 +160,14 @@ impl Wire {
         headers: HeaderMap,
         body: Vec<u8>,
     ) -> Result<Response, Answer> {
-        let host = url.host_str().unwrap_or_default();
         let is_named = host_and_port(url).is_some_and(|host| self.named.contains(&host));
-        let client = if is_named { &self.open } else { &self.guarded };
-        // A connector does not resolve what is an address already.
-        let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-        if let Some(address) = literal.filter(|_| !is_named) {
-            check(host, address).map_err(Answer::Address)?;
-        }
+        let client = if is_named {
+            &self.open
+        } else {
+            let reach = Reach::Public(Vec::new());
+            reach.check_literal(url).map_err(Answer::Address)?;
+            &self.guarded
+        };
         let request = client.request(method, url.clone()).headers(headers);
         request.body(body).send().await.map_err(unsent)
     }
@@ -270,12 +261,8 @@ fn redirection(response: &Response) -> Option<String> {
 
 /// What an error of the client means: a guarded address, or a connection that failed.
 pub(super) fn unsent(error: reqwest::Error) -> Answer {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref::<AddressRefused>() {
-            return Answer::Address(refused.clone());
-        }
-        cause = error.source();
+    if let Some(refused) = AddressRefused::in_causes(&error) {
+        return Answer::Address(refused.clone());
     }
     // The address may carry a signature of the storage that it leads to.
     Answer::failed(error.without_url())

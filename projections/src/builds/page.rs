@@ -1,14 +1,16 @@
 //! Lists of builds, page by page.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
 use domain::definition::{Backend, SourceType};
-use domain::ids::BuildId;
+use domain::ids::{BuildId, TemplateId};
 use domain::name::Owner;
+use domain::recorded::Position;
 
-use super::{BuildRow, BuildStatus, row_key};
+use super::{BuildRow, BuildStatus, row_key, template_key};
 use crate::key::{self, Key};
 use crate::store::{Scan, StoreError};
 use crate::views::Views;
@@ -71,6 +73,38 @@ pub struct Page<T> {
 }
 
 impl Views {
+    /// Where the first and, if they are over, the last events of a template's builds stand, up to
+    /// `until`; of at most `count_max` builds, without `except`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the views are about to be folded anew.
+    pub(crate) fn ends_of_builds(
+        &self,
+        template: &TemplateId,
+        except: Option<&BuildId>,
+        until: Position,
+        count_max: usize,
+    ) -> Result<BTreeSet<Position>, StoreError> {
+        let mut ends = BTreeSet::new();
+        let all = template_key(template);
+        let wanted = Scan {
+            to: all.clone().number(until.raw()).end(),
+            ..Scan::below(&all, count_max)
+        };
+        for id in self.values::<BuildId>(&wanted)? {
+            if except == Some(&id) {
+                continue;
+            }
+            if let Some(row) = self.build(&id)? {
+                ends.insert(row.requested);
+                if row.status.is_terminal() && row.updated <= until {
+                    ends.insert(row.updated);
+                }
+            }
+        }
+        Ok(ends)
+    }
+
     /// The builds that an index lists, the newest first.
     pub(super) fn build_page(
         &self,

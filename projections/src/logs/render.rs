@@ -385,13 +385,13 @@ fn cancelled(time: Timestamp, cancelled: &Cancelled) -> LogEntry {
         listed("stopped", &cancelled.killed)
     });
     if let Some(aftermath) = &cancelled.aftermath {
+        let gone = format!("seen to be gone within {} ms:", aftermath.took_ms);
         let looks = [
-            ("seen to be gone:", &aftermath.gone),
+            (gone.as_str(), &aftermath.gone),
             ("still there:", &aftermath.left),
         ];
         let found = looks.iter().filter(|(_, items)| !items.is_empty());
         parts.extend(found.map(|(title, items)| listed(title, items)));
-        parts.push(format!("{} ms after the request", aftermath.took_ms));
     }
     let text = parts.join("; ");
     LogEntry::new(time, LogKind::Cancelled, LogLevel::Warn, text)

@@ -1,4 +1,4 @@
-"""Builds as the published client sees them: section 11 of the client's contract, items 1, 6 and 7."""
+"""Builds as the published client sees them: section 11 of the client's contract, items 1, 2, 6, 7, 9 and 10."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from nullspace import (
@@ -15,6 +16,7 @@ from nullspace import (
     default_build_logger,
     wait_for_file,
     wait_for_port,
+    wait_for_process,
     wait_for_timeout,
     wait_for_url,
 )
@@ -24,6 +26,7 @@ from nullspace.types import (
     TemplateBuildBackend,
     TemplateBuildCacheKind,
     TemplateBuildCacheStatus,
+    TemplateBuildLogEntry,
     TemplateBuildLogKind,
     TemplateBuildSourceType,
     TemplateBuildStatus,
@@ -46,6 +49,8 @@ from common import (
 
 LAYER, ARTIFACT = TemplateBuildCacheKind.LAYER, TemplateBuildCacheKind.FINAL_ARTIFACT
 HIT, MISS = TemplateBuildCacheStatus.HIT, TemplateBuildCacheStatus.MISS
+# A step is given ten seconds to end by itself.
+CANCELLED_WITHIN_SECONDS = 30
 ENDED = {TemplateBuildStatus.READY, TemplateBuildStatus.ERROR, TemplateBuildStatus.CANCELLED}
 
 
@@ -145,7 +150,7 @@ def item_7_a_failing_step() -> None:
     equal(handle.failure_phase, "build_step", "failure phase on record")
 
 
-def a_failed_build_is_retried_by_its_id() -> None:
+def item_10_a_failed_build_is_retried() -> None:
     name = unique("retried")
     error = raises(BuildError, lambda: Template.build(Template.from_image(DEBIAN_IMAGE).run("exit 3"), name))
     failed = TemplateBuild.connect(error.build_id)
@@ -176,16 +181,21 @@ def a_readiness_that_never_passes() -> None:
     holds("9" in str(error), f"the message names the port: {error}")
 
 
-def every_other_kind_of_readiness_passes() -> None:
+def item_2_every_other_kind_of_readiness() -> None:
     serve = "mkdir -p /srv/ok && cd /srv && exec python3 -m http.server 8000"
     probes = {
+        "process": wait_for_process("python3"),
         "http": wait_for_url("http://localhost:8000/ok/"),
         "file": wait_for_file("/srv/ok"),
         "string": "test -d /srv/ok",
         "timeout": wait_for_timeout(500),
     }
     for kind, probe in probes.items():
-        builder = Template.from_python_image(PYTHON_IMAGE).set_start_cmd(serve, probe)
+        builder = Template.from_python_image(PYTHON_IMAGE)
+        if kind == "process":
+            # The client's probe is `ps`, which images of this size lack.
+            builder = builder.apt_install("procps")
+        builder = builder.set_start_cmd(serve, probe)
         result, entries = build(builder, unique(f"ready-{kind}"))
         is_whole_log(entries)
         equal(result.status, TemplateBuildStatus.READY, f"status with the probe {kind}")
@@ -202,20 +212,47 @@ def a_start_command_that_fails() -> None:
     holds("no such port" in str(error), f"the message has the command's last lines: {error}")
 
 
-def a_cancelled_build_ends_and_stays_so() -> None:
-    handle = Template.build_in_background(
-        Template.from_image(DEBIAN_IMAGE).run("echo begun; sleep 300"), unique("cancelled")
-    )
-    for entry in handle.logs(follow=True):
-        if entry.message == "begun":
-            break
-    handle.cancel(reason="no longer wanted")
-    ended = handle.wait_until_terminal()
-    equal(ended.build.status, TemplateBuildStatus.CANCELLED, "status")
-    entries = list(handle.logs())
-    equal(entries[-1].kind, TemplateBuildLogKind.CANCELLED, "kind of the last entry")
-    handle.cancel()
-    equal(handle.get_status().build.status, TemplateBuildStatus.CANCELLED, "status after a second cancel")
+def item_9_a_cancelled_build_ends_and_stays_so() -> None:
+    # The step prints something new, so that no layer of an earlier run is found.
+    for reason in (None, "no longer wanted"):
+        name = unique("cancelled")
+        begun = f"begun {name}"
+        handle = Template.build_in_background(
+            Template.from_image(DEBIAN_IMAGE).run(f"echo {begun}; exec sleep 300"), name
+        )
+        next(entry for entry in handle.logs(follow=True) if entry.message == begun)
+        handle.cancel(reason=reason)
+        since = time.monotonic()
+        ended = handle.wait_until_terminal()
+        holds(time.monotonic() - since < CANCELLED_WITHIN_SECONDS, "it ends soon")
+        equal(ended.build.status, TemplateBuildStatus.CANCELLED, "status")
+        equal(handle.cancellation_reason, reason, "reason on record")
+        holds(handle.cancel_requested_at <= handle.finished_at, "times on record are in order")
+        entries = list(handle.logs())
+        is_whole_log(entries, TemplateBuildLogKind.CANCELLED)
+
+        # Once more changes nothing, whatever it says.
+        before = handle.to_dict()
+        handle.cancel(reason="once more")
+        equal(handle.to_dict(), before, "the build after it was cancelled again")
+        equal(handle.get_status().build.status, TemplateBuildStatus.CANCELLED, "status")
+
+
+def item_9_a_stream_of_a_cancelled_build_says_so() -> None:
+    name = unique("cancelled")
+    begun = f"begun {name}"
+    seen: Entries = []
+
+    def cancel_it(entry: TemplateBuildLogEntry) -> None:
+        seen.append(entry)
+        if entry.message == begun:
+            TemplateBuild.connect(entry.build_id).cancel()
+
+    builder = Template.from_image(DEBIAN_IMAGE).run(f"echo {begun}; exec sleep 300")
+    error = raises(BuildError, lambda: Template.build(builder, name, on_log_entry=cancel_it))
+    holds("terminal end entry" in str(error), f"the client's own words for it: {error}")
+    is_whole_log(seen, TemplateBuildLogKind.CANCELLED)
+    holds(not Template.exists(name), "nothing was made")
 
 
 def the_same_definition_again_is_an_artifact_hit() -> None:
@@ -313,12 +350,13 @@ if __name__ == "__main__":
             the_default_logger_prints_every_build,
             item_6_build_in_the_background,
             item_7_a_failing_step,
-            a_failed_build_is_retried_by_its_id,
+            item_10_a_failed_build_is_retried,
             an_unknown_base_image,
             a_readiness_that_never_passes,
-            every_other_kind_of_readiness_passes,
+            item_2_every_other_kind_of_readiness,
             a_start_command_that_fails,
-            a_cancelled_build_ends_and_stays_so,
+            item_9_a_cancelled_build_ends_and_stays_so,
+            item_9_a_stream_of_a_cancelled_build_says_so,
             the_same_definition_again_is_an_artifact_hit,
             a_changed_last_step_keeps_the_layers_before_it,
             the_environment_of_a_step_is_its_own,

@@ -91,7 +91,8 @@ def an_image_is_built_with_its_log_on_stderr() -> None:
     done = template("build", "--from-image", IMAGE, "--run-cmd", "echo hi", "--name", name, "--tag", "v1")
     built = done.json()
     equal((built["status"], built["tags"], built["name"]), ("ready", ["v1"], name), "what was built")
-    holds("==> " in done.err, f"the log is on stderr: {done}")
+    told = done.err.splitlines()
+    holds(told[0].startswith("==> ") and "hi" in told, f"the log is on stderr: {done}")
 
 
 def a_dockerfile_is_built_with_secrets_that_are_nowhere() -> None:
@@ -141,16 +142,44 @@ def a_build_in_the_background_is_waited_for_and_looked_at() -> None:
     holds("behind" in shown.out, f"the log is shown: {shown}")
     followed = template("logs", id_, "--follow", "--json").exits(0)
     holds("behind" in followed.out, f"the log is followed to its end: {followed}")
+    equal(json.loads(followed.out)[-1]["kind"], "end", "its last entry")
     later = template("logs", id_, "--since", "2099-01-01T00:00:00Z").exits(0)
     equal(later.out.strip(), "", "entries of the future")
 
 
 def a_failing_step_and_a_bad_key_say_so() -> None:
     words = ("build", "--from-image", IMAGE, "--run-cmd", "exit 3", "--name", unique("line"))
-    template(*words).exits(1, "Phase: build_step", "Code: build_error", "Build ID: tb_", "Inspect logs: ")
+    # Not an envelope, with `--json` either: a foreground build tells its failure as text.
+    for failed in (template(*words), template(*words, "--json")):
+        failed.exits(1)
+        equal(failed.out, "", f"stdout of {failed}")
+        told = failed.err.splitlines()
+        for start in (
+            "ERROR ",
+            "Phase: build_step",
+            "Code: build_error",
+            "Retryable: false",
+            "Build ID: tb_",
+            "Suggested action: ",
+            "Inspect logs: nullspace template logs tb_",
+        ):
+            holds(any(line.startswith(start) for line in told), f"a line {start!r} is on stderr: {failed}")
+    id_ = next(line.removeprefix("Build ID: ") for line in told if line.startswith("Build ID: "))
+    template("wait", id_).exits(1, "Phase: build_step", f"Build ID: {id_}")
+    template("promote", id_, "--tag", "prod").exits(CONFLICT)
+    entries = [json.loads(line) for line in template(*words, "--log-format", "jsonl").exits(1).err.splitlines()]
+    last = entries[-1]
+    equal((last["kind"], last["code"]), ("terminal_error", "build_error"), "the last line of JSON")
+    equal(last["error_detail"]["phase"], "build_step", "its phase")
+    holds(last["inspection_command"].startswith("nullspace template logs tb_"), f"what to do: {last}")
+
     wrong = {"NULLSPACE_API_KEY": "ns_live_wrong"}
     template(*words, env=wrong).exits(1)
-    template(*words, "--background", env=wrong).exits(UNAUTHORIZED)
+    refused = template(*words, "--background", env=wrong).exits(UNAUTHORIZED)
+    equal(refused.out, "", f"stdout of {refused}")
+    error = json.loads(template("get", "x", "--json", env=wrong).exits(UNAUTHORIZED).out)["error"]
+    equal(error["code"], "unauthorized", "code in the envelope")
+    template("list", env={"NULLSPACE_API_KEY": "", "NULLSPACE_TOKEN": "", "HOME": "/nonexistent"}).exits(UNAUTHORIZED)
 
 
 def what_asks_nobody_asks_nobody() -> None:

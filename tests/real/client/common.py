@@ -7,12 +7,17 @@ Scenarios make names of their own, so that they may run side by side on one serv
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import subprocess
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 from nullspace import Template
@@ -28,11 +33,17 @@ from nullspace.types import (
 
 # No answer within this time means a hang, not a slow machine.
 HTTP_TIMEOUT_SECONDS = 60.0
+# What is to come by itself comes within this time.
+PATIENCE_SECONDS = 120.0
+NULLSPACE = Path(sys.executable).with_name("nullspace")
+# What the published client exits with: section 6 of the contract.
+EXIT_USAGE, EXIT_NOT_FOUND, EXIT_AUTH, EXIT_FORBIDDEN, EXIT_QUOTA, EXIT_CONFLICT = 2, 3, 4, 5, 6, 7
 PYTHON_IMAGE = "3.11"
 DEBIAN_IMAGE = "debian:bookworm"
 
 Scenario = Callable[[], None]
 Entries = list[TemplateBuildLogEntry]
+Seen = TypeVar("Seen")
 
 
 def unique(name: str) -> str:
@@ -60,6 +71,77 @@ def equal(actual: object, expected: object, what: str) -> None:
 def holds(condition: bool, what: str) -> None:
     if not condition:
         raise AssertionError(what)
+
+
+def eventually(look: Callable[[], Seen], wanted: Callable[[Seen], bool], what: str) -> Seen:
+    """What `look` sees as soon as it is as it is wanted."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not wanted(seen := look()):
+        holds(time.monotonic() < deadline, f"{what}: seen last: {seen!r}")
+        time.sleep(0.1)
+    return seen
+
+
+def key_of(owner: str) -> str:
+    """A new key of an owner."""
+    return new_key(owner)[1]
+
+
+def new_key(owner: str) -> tuple[str, str]:
+    """A new key of an owner, behind its id; made through the operator's door."""
+    socket = Path(os.environ["NULLSPACE_TEST_DATA_DIR"]) / "admin.sock"
+    transport = httpx.HTTPTransport(uds=str(socket))
+    with httpx.Client(transport=transport, timeout=HTTP_TIMEOUT_SECONDS) as door:
+        made = door.post("http://localhost/admin/keys", json={"owner": owner, "label": "of a test"})
+    equal(made.status_code, 201, f"status ({made.text})")
+    return made.json()["id"], made.json()["key"]
+
+
+def exits(code: int, *args: str, api_key: str = "") -> str:
+    """What `nullspace template …` prints when it ends with this exit code."""
+    env = {**os.environ, "NULLSPACE_API_KEY": api_key or key()}
+    done = subprocess.run([NULLSPACE, "template", *args], env=env, capture_output=True, text=True, check=False)
+    equal(done.returncode, code, f"exit code of {args} ({done.stdout}{done.stderr})")
+    return done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def exchanges(meanwhile: Callable[[httpx.Response], None] = lambda _: None) -> Iterator[list[tuple[str, str, int]]]:
+    """What the client sends and gets below here: method, path and status. `meanwhile` sees each answer first."""
+    seen: list[tuple[str, str, int]] = []
+    send = httpx.HTTPTransport.handle_request
+
+    def noting(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        response = send(transport, request)
+        seen.append((request.method, request.url.path, response.status_code))
+        meanwhile(response)
+        return response
+
+    httpx.HTTPTransport.handle_request = noting  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        httpx.HTTPTransport.handle_request = send  # type: ignore[method-assign]
+
+
+def at_once(*acts: Callable[[], Any]) -> list[Any]:
+    """What the acts give, or the errors that they raise, when all of them begin at the same moment."""
+    outcomes: list[Any] = [None] * len(acts)
+    barrier = threading.Barrier(len(acts))
+
+    def run(index: int) -> None:
+        barrier.wait()
+        try:
+            outcomes[index] = acts[index]()
+        except MachineError as error:
+            outcomes[index] = error
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(acts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
 
 
 def raises(kind: type[MachineError], act: Callable[[], object]) -> Any:

@@ -25,6 +25,7 @@ from nullspace.types import (
 )
 
 from common import Entries, build, equal, holds, http, is_error, is_unknown, is_whole_log, main, raises, unique
+from context import MAIN, ODD_FILE, ODD_FOLDER, make_context
 
 NULLSPACE = Path(sys.executable).with_name("nullspace")
 SECRET_MOUNT = "--mount=type=secret,id=npm_token,required=true"
@@ -140,7 +141,7 @@ def a_plain_request_brings_its_secret_with_its_value() -> None:
     refused(nameless, "build_secrets[0].value")
 
 
-def secrets_of_a_retry_are_brought_again() -> None:
+def item_10_secrets_of_a_retry_are_brought_again() -> None:
     name, value = unique("secret-retry"), new_value()
     text = looks_at(value)
     builder = Template.from_dockerfile_content(text).add_build_secret("npm_token", "wrong at first")
@@ -199,6 +200,70 @@ def a_cache_mount_is_shared_by_builds_and_is_in_no_template() -> None:
         _, entries = build(Template.from_dockerfile_content(definition(number)), shared)
         is_whole_log(entries)
         said(messages(entries), *(f"cache has build-{seen}" for seen in range(1, number + 1)))
+
+
+def item_4_a_dockerfile_with_a_context_and_a_secret() -> None:
+    name, value = unique("my-app"), new_value()
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        make_context(context, name)
+        (context / "Dockerfile").write_text(
+            "FROM debian:bookworm\nCOPY src /app\n"
+            "RUN cmp /app/main.py /app/duplicate.py && test -d /app/emptydir && test ! -s /app/empty.txt && "
+            f"test ! -e /app/debug.log && test -e '/app/{ODD_FOLDER}/{ODD_FILE}'\n"
+            "RUN --mount=type=secret,id=pip_token,required=true "
+            f'test "$(sha256sum < /run/secrets/pip_token)" = "{hashlib.sha256(value.encode()).hexdigest()}  -" '
+            "&& cat /run/secrets/pip_token\n"
+        )
+        progress: list[UploadProgress] = []
+        entries: Entries = []
+        builder = Template.from_dockerfile(str(context / "Dockerfile")).add_build_secret("pip_token", value)
+        result = Template.build(builder, name=name, on_log_entry=entries.append, on_upload_progress=progress.append)
+    is_whole_log(entries)
+    equal(result.status, TemplateBuildStatus.READY, "status")
+    equal(
+        (result.build_backend, result.source_type),
+        (TemplateBuildBackend.BUILDKIT, TemplateBuildSourceType.DOCKERFILE),
+        "backend and source type",
+    )
+    phases: dict[str, list[UploadProgressPhase]] = {}
+    for one in progress:
+        seen = phases.setdefault(one.upload_id, [])
+        if one.phase not in seen:
+            seen.append(one.phase)
+    # The file that is there twice is one blob.
+    holds(len(phases) >= 3, f"blobs that were sent: {phases}")
+    for blob, seen in phases.items():
+        equal(seen[-2:], [UploadProgressPhase.UPLOADING, UploadProgressPhase.COMPLETED], f"progress of {blob}")
+
+    with http() as client:
+        for path in (
+            f"builds/{result.build_id}?offset=0",
+            f"builds/{result.build_id}/logs?follow=false",
+            f"refs/{name}",
+            f"refs/{name}/builds",
+        ):
+            answer = client.get(f"/v1/templates/{path}")
+            equal(answer.status_code, 200, f"status of {path}")
+            holds(value not in answer.text, f"the value is in the answer to {path}")
+    holds(value not in repr(result) + repr(entries), "the value is in what the client was told")
+
+
+def item_5_a_dockerfile_without_a_file() -> None:
+    text = f"{fresh()}RUN true\n"
+    result, entries = build(Template.from_dockerfile_content(text), unique("content"))
+    is_whole_log(entries)
+    equal(result.status, TemplateBuildStatus.READY, "status")
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        make_context(context, unique("content"))
+        # The one in the folder is another one.
+        text = f"{fresh()}COPY src/main.py /\nRUN cat /main.py\n"
+        builder = Template.from_dockerfile_content(text, file_context_path=folder)
+        result, entries = build(builder, unique("content"))
+    is_whole_log(entries)
+    equal(result.source_type, TemplateBuildSourceType.DOCKERFILE, "source type")
+    said(messages(entries), MAIN.strip())
 
 
 def a_dockerfile_with_a_context_uploads_it_without_what_is_ignored() -> None:
@@ -343,9 +408,11 @@ if __name__ == "__main__":
             a_secret_of_the_environment_reaches_the_step_that_mounts_it,
             the_command_line_builds_a_dockerfile_with_a_secret,
             a_plain_request_brings_its_secret_with_its_value,
-            secrets_of_a_retry_are_brought_again,
+            item_10_secrets_of_a_retry_are_brought_again,
             stages_heredocs_and_files_of_other_stages,
             a_cache_mount_is_shared_by_builds_and_is_in_no_template,
+            item_4_a_dockerfile_with_a_context_and_a_secret,
+            item_5_a_dockerfile_without_a_file,
             a_dockerfile_with_a_context_uploads_it_without_what_is_ignored,
             a_nested_dockerfile_has_the_ignore_file_beside_it,
             the_ignore_file_of_a_context_is_in_force,

@@ -7,13 +7,9 @@ machine, the others find its artifact.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import httpx
 from nullspace import Template, TemplateBuild
 from nullspace.errors import ConflictError, MachineError, NotFoundError, PermissionError
 from nullspace.types import (
@@ -23,12 +19,27 @@ from nullspace.types import (
     TemplateVisibility,
 )
 
-from common import DEBIAN_IMAGE, HTTP_TIMEOUT_SECONDS, build, equal, holds, http, is_error, main, raises, unique
+from common import (
+    DEBIAN_IMAGE,
+    EXIT_CONFLICT,
+    EXIT_FORBIDDEN,
+    EXIT_NOT_FOUND,
+    EXIT_USAGE,
+    NULLSPACE,
+    build,
+    equal,
+    exits,
+    holds,
+    http,
+    is_error,
+    key_of,
+    main,
+    raises,
+    unique,
+)
 
 # The owner of the suite's own key, whose default namespace has the same name.
 OWN = "default"
-# What the published client exits with: section 6 of the contract.
-EXIT_USAGE, EXIT_NOT_FOUND, EXIT_FORBIDDEN, EXIT_CONFLICT = 2, 3, 5, 7
 
 
 def tiny(reference: str, **options: Any) -> Any:
@@ -38,19 +49,8 @@ def tiny(reference: str, **options: Any) -> Any:
     return result
 
 
-def key_of(owner: str) -> str:
-    """A new key of an owner, made through the operator's door."""
-    socket = Path(os.environ["NULLSPACE_TEST_DATA_DIR"]) / "admin.sock"
-    transport = httpx.HTTPTransport(uds=str(socket))
-    with httpx.Client(transport=transport, timeout=HTTP_TIMEOUT_SECONDS) as door:
-        made = door.post("http://localhost/admin/keys", json={"owner": owner, "label": "of a test"})
-    equal(made.status_code, 201, f"status ({made.text})")
-    return made.json()["key"]
-
-
 def template_command(*args: str) -> subprocess.CompletedProcess[str]:
-    nullspace = Path(sys.executable).with_name("nullspace")
-    return subprocess.run([nullspace, "template", *args], capture_output=True, text=True, check=False)
+    return subprocess.run([NULLSPACE, "template", *args], capture_output=True, text=True, check=False)
 
 
 def prints(*args: str) -> str:
@@ -62,13 +62,6 @@ def prints(*args: str) -> str:
 
 def prints_json(*args: str) -> Any:
     return json.loads(prints(*args))
-
-
-def exits(code: int, *args: str) -> str:
-    """What it prints when it ends with this exit code."""
-    done = template_command(*args)
-    equal(done.returncode, code, f"exit code of {args} ({done.stdout}{done.stderr})")
-    return done.stdout + done.stderr
 
 
 def refs(templates: Any) -> set[str]:

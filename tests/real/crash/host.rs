@@ -18,7 +18,7 @@ const STATE_DEPTH: usize = 4;
 
 /// A process, told from a later one of the same number by when it was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Process {
+pub(crate) struct Process {
     pid: u32,
     started: String,
 }
@@ -37,7 +37,7 @@ impl Process {
     }
 
     /// What it runs, as the kernel names it.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let name = fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
         name.trim().to_owned()
     }
@@ -47,7 +47,7 @@ impl Process {
     }
 
     /// The processes above it, nearest first, to the child of `top`.
-    pub(super) fn ancestors_up_to(&self, top: u32) -> Vec<Self> {
+    pub(crate) fn ancestors_up_to(&self, top: u32) -> Vec<Self> {
         let mut found = Vec::new();
         let mut above = self.parent();
         while let Some(pid) = above.filter(|pid| *pid != top && *pid > 1) {
@@ -60,7 +60,7 @@ impl Process {
     }
 
     /// Ends it without warning.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         assert!(self.is_alive(), "{self:?} ended by itself");
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         rustix::process::kill_process(pid.expect("processes have numbers"), Signal::KILL)
@@ -82,7 +82,7 @@ fn processes() -> impl Iterator<Item = Process> {
 }
 
 /// The processes that have `word` as an argument of their own.
-pub(super) fn with_argument(word: &str) -> Vec<Process> {
+pub(crate) fn with_argument(word: &str) -> Vec<Process> {
     let has = |process: &Process| {
         let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
         line.split(|byte| *byte == 0)
@@ -92,7 +92,7 @@ pub(super) fn with_argument(word: &str) -> Vec<Process> {
 }
 
 /// All below the process `top`.
-fn below(top: u32) -> Vec<Process> {
+pub(crate) fn below(top: u32) -> Vec<Process> {
     let all: Vec<(Process, Option<u32>)> = processes()
         .map(|process| (process.clone(), process.parent()))
         .collect();
@@ -110,7 +110,7 @@ fn below(top: u32) -> Vec<Process> {
 }
 
 /// What a step and its service would leave behind.
-pub(super) struct Remains {
+pub(crate) struct Remains {
     /// The word that all processes of the step have.
     marker: String,
     /// Every process below the service while the step ran: the supervisor's, the network's.
@@ -122,7 +122,7 @@ pub(super) struct Remains {
 
 impl Remains {
     /// What there is to be left while `process` is one of a step of `service`.
-    pub(super) fn expected(service: &Service, process: &Process, marker: String) -> Self {
+    pub(crate) fn expected(service: &Service, process: &Process, marker: String) -> Self {
         let groups =
             fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap_or_default();
         let name = groups
@@ -155,7 +155,7 @@ impl Remains {
     }
 
     /// Processes of the step and of what was made for it.
-    pub(super) fn processes(&self) -> Vec<String> {
+    pub(crate) fn processes(&self) -> Vec<String> {
         let known = self.processes.iter().filter(|process| process.is_alive());
         known
             .map(|process| format!("process {} ({})", process.pid, process.name()))
@@ -163,7 +163,7 @@ impl Remains {
     }
 
     /// Everything of the step and of any other of the service, which must be idle.
-    pub(super) fn all(&self, service: &Service) -> Vec<String> {
+    pub(crate) fn all(&self, service: &Service) -> Vec<String> {
         let mut found = self.processes();
         let others = with_argument(&self.marker)
             .into_iter()
@@ -186,7 +186,9 @@ impl Remains {
     fn files(&self) -> Vec<String> {
         let mut found = Vec::new();
         named(&self.data_dir, &self.prefix, STATE_DEPTH, &mut found);
-        named(&self.data_dir.join("layers"), ".tmp-", 1, &mut found);
+        for unfinished in ["layers", "artifacts"] {
+            named(&self.data_dir.join(unfinished), ".tmp-", 1, &mut found);
+        }
         named(&self.data_dir.join("work"), "", 1, &mut found);
         found
     }

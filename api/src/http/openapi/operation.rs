@@ -6,21 +6,25 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
     Builds,
+    Events,
     Templates,
     Blobs,
     Names,
+    Webhooks,
     Service,
 }
 
-const TAGS: [(Tag, &str, &str); 5] = [
+const TAGS: [(Tag, &str, &str); 7] = [
     (
         Tag::Builds,
         "builds",
         "Asking for builds, and following them",
     ),
+    (Tag::Events, "events", "What happened, and who caused it"),
     (Tag::Templates, "templates", "What builds made"),
     (Tag::Blobs, "blobs", "Files of contexts"),
     (Tag::Names, "names", "Namespaces and reserved names"),
+    (Tag::Webhooks, "webhooks", "Events sent to a URL"),
     (Tag::Service, "service", "The service itself"),
 ];
 
@@ -107,18 +111,6 @@ impl Operation {
         self
     }
 
-    /// It takes a header, which may be left out.
-    pub(super) fn header(mut self, name: &str, description: &str) -> Self {
-        self.parameters.push(json!({
-            "name": name,
-            "in": "header",
-            "required": false,
-            "schema": {"type": "string"},
-            "description": description,
-        }));
-        self
-    }
-
     /// Its answers have a header more, if what is described is so.
     pub(super) fn answers_with_header(mut self, name: &str, description: &str) -> Self {
         for (_, answer) in &mut self.answers {
@@ -176,7 +168,22 @@ impl Operation {
         const HOW: &str = "Server-sent events: each is one line `data: ` with one JSON object in \
             ASCII, and an empty line. Lines that begin with `:` keep the connection alive. The \
             stream ends behind the last entry.";
-        self.answer(200, HOW, "text/event-stream", &schema(name))
+        self.answers_stream(HOW, &schema(name))
+    }
+
+    /// It answers with server-sent events, as the description says.
+    pub(super) fn answers_stream(self, description: &str, schema: &Value) -> Self {
+        self.answer(200, description, "text/event-stream", schema)
+    }
+
+    /// The last answer may also be of this kind.
+    pub(super) fn or_as(mut self, kind: &str, schema: &Value) -> Self {
+        if let Some((_, answer)) = self.answers.last_mut()
+            && let Some(Value::Object(content)) = answer.get_mut("content")
+        {
+            content.insert(kind.to_owned(), json!({"schema": schema}));
+        }
+        self
     }
 
     /// It answers with a text of this kind.
@@ -278,6 +285,8 @@ fn path_parameters(path: &str) -> Vec<Value> {
                 "blob_id" => "The name that the preflight gave.",
                 "claim_token" => "The token of the claim.",
                 "slug" => "The namespace.",
+                "webhook_id" => "The webhook: `wh_…`.",
+                "delivery_id" => "The delivery: the position of its event.",
                 "ref" => "The template, percent-encoded in one segment.",
                 "id" => "The template: `tmpl_…`.",
                 "tag" => "The tag.",

@@ -1,5 +1,8 @@
 //! Every operation, in the order of the route table.
 
+mod events;
+mod webhooks;
+
 use serde_json::{Value, json};
 
 use super::operation::{Operation, Tag, operation, schema};
@@ -11,11 +14,13 @@ pub(super) fn all() -> Vec<Operation> {
     [
         service(),
         builds(),
+        events::all(),
         lineages(),
         inspections(),
         blobs(),
         names(),
         templates(),
+        webhooks::webhooks(),
     ]
     .concat()
 }
@@ -56,6 +61,19 @@ fn service() -> Vec<Operation> {
     ]
 }
 
+/// What is said of `at`.
+const AT: &str = "The answer as it was then: at a position that this service gave, or at a time as \
+    in RFC 3339, which means the last event not later than that. 404 if it was not there yet; 400 if \
+    it lies behind the last event or in the future.";
+
+/// A moment of the past.
+fn moment() -> Value {
+    json!({"anyOf": [
+        {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+        {"type": "string", "format": "date-time"},
+    ]})
+}
+
 fn builds() -> Vec<Operation> {
     let get = |path, id, summary| operation(Tag::Builds, "GET", path, id, summary);
     let post = |path, id, summary| operation(Tag::Builds, "POST", path, id, summary);
@@ -83,6 +101,7 @@ fn builds() -> Vec<Operation> {
             .refuses(&[404, 409])),
         get("/v1/templates/builds/{build_id}", "getTemplateBuildStatus", "A build and its log")
             .query("offset", &offset, "Entries from this one on; 0 if nothing is said.")
+            .query("at", &moment(), AT)
             .answers(200, "The build", &schema("TemplateBuildStatusSnapshot"))
             .refuses(&[404]),
         get("/v1/templates/builds/{build_id}/logs", "streamTemplateBuildLogs", "The log of a build")
@@ -293,11 +312,9 @@ fn parts(base: &str, by: &str) -> Vec<Operation> {
         |name| json!({"type": "array", "items": schema(name)}),
     );
     vec![
-        fields(at("GET", "", "getTemplate", "A template")).answers(
-            200,
-            "The template",
-            &shown_template(),
-        ),
+        fields(at("GET", "", "getTemplate", "A template"))
+            .query("at", &moment(), AT)
+            .answers(200, "The template", &shown_template()),
         at(
             "DELETE",
             "",

@@ -72,6 +72,18 @@ pub(in crate::http) fn is_log_entry(entry: &Value) {
     fits(&super::operation::schema("TemplateBuildLogEntry"), entry);
 }
 
+/// Checks an event.
+#[track_caller]
+pub(in crate::http) fn is_event(event: &Value) {
+    fits(&super::operation::schema("EventRecord"), event);
+}
+
+/// Checks an event in its envelope.
+#[track_caller]
+pub(in crate::http) fn is_cloud_event(event: &Value) {
+    fits(&super::operation::schema("CloudEvent"), event);
+}
+
 /// Checks the answer to a request: its status is described for the route, and its body is what is
 /// described for the status.
 #[track_caller]

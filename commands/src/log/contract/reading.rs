@@ -8,7 +8,7 @@ use domain::ports::{EventAppender, EventReader, LogError};
 use domain::recorded::{Position, Recorded, StreamName, Version};
 use tokio::time::timeout;
 
-use super::{DEADLINE, append, everything, limits, logged, stream, texts};
+use super::{DEADLINE, append, everything, limits, logged, moment, stream, texts};
 use crate::codec::{Envelope, encode_event};
 use crate::log::{AnyLog, Closed};
 
@@ -216,4 +216,39 @@ pub(super) async fn each_stream_is_a_hash_chain(log: AnyLog) {
         *head = recorded.hash;
     }
     assert_eq!(heads.len(), 2);
+}
+
+pub(super) async fn events_are_read_at_their_positions(log: AnyLog) {
+    write_in_turns(&log, 30).await;
+    let whole = everything(&log).await;
+    let wanted: Vec<_> = whole.iter().step_by(3).cloned().collect();
+    let positions: Vec<Position> = wanted.iter().map(|recorded| recorded.position).collect();
+    assert_eq!(log.read_at(&positions).await.unwrap(), wanted);
+    assert_eq!(log.read_at(&[]).await.unwrap(), []);
+}
+
+pub(super) async fn a_moment_is_found_though_clocks_jump(log: AnyLog) {
+    // More than a span of the embedded log's index, with every fifth append in the past.
+    const APPENDS: u64 = 50;
+    let texts = ["x"; 60];
+    let time = |turn: u64| 100 + turn * 10 - if turn % 5 == 4 { 95 } else { 0 };
+    for turn in 0..APPENDS {
+        log.append(append(&stream(turn), 0, time(turn), &texts))
+            .await
+            .unwrap();
+    }
+    let whole = everything(&log).await;
+    assert_eq!(whole.len(), 3_000);
+    for micros in (0..=time(APPENDS) + 1).step_by(3) {
+        let wanted = whole
+            .iter()
+            .rev()
+            .find(|recorded| recorded.time <= moment(micros));
+        let wanted = wanted.map_or(Position::START, |recorded| recorded.position);
+        assert_eq!(
+            log.position_at(moment(micros)).await.unwrap(),
+            wanted,
+            "{micros}"
+        );
+    }
 }

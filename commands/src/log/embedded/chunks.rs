@@ -10,6 +10,8 @@ use super::pack::{FRAMES, PART, key, parse_key, parse_part};
 use crate::codec::Envelope;
 use crate::log::damaged;
 
+pub(super) const A_PART_IS_MISSING: &str = "a part of it is missing";
+
 /// A reader that remembers the rest of the value it read last: it is quick for ascending numbers.
 #[derive(Debug)]
 pub(super) struct Chunks<'a> {
@@ -34,21 +36,6 @@ impl<'a> Chunks<'a> {
         }
         self.load(seq)?;
         Ok(self.take(seq))
-    }
-
-    /// Whether a value begins behind `seq`, and with which event.
-    pub(super) fn begins_behind(&self, seq: u64) -> Result<Option<u64>, LogError> {
-        let next = self.db.range(key(seq.saturating_add(1), 0)..).next();
-        match next.transpose().map_err(|err| storage(self.dir, err))? {
-            None => Ok(None),
-            Some((key, _)) => match parse_key(&key) {
-                Some((first, _)) => Ok(Some(first)),
-                None => Err(odd(
-                    format!("key {key:?}"),
-                    "the log does not write such keys",
-                )),
-            },
-        }
     }
 
     fn take(&mut self, seq: u64) -> Option<Envelope> {
@@ -76,28 +63,12 @@ impl<'a> Chunks<'a> {
             // The last part of the event before: no value begins with `seq`.
             Some((&PART, _)) if part != 0 => Ok(()),
             Some((&PART, rest)) => {
-                let frame = self.join(first, rest)?;
+                let frame = join(self.db, self.dir, first, rest)?;
                 self.unpack(first, &frame)
             }
             Some((&FRAMES, frames)) if part == 0 => self.unpack(first, frames),
             Some(_) | None => Err(odd(format!("event {first}"), "its value has no known form")),
         }
-    }
-
-    /// Joins the parts of event `seq`.
-    fn join(&self, seq: u64, first: &[u8]) -> Result<Vec<u8>, LogError> {
-        let missing = || odd(format!("event {seq}"), "a part of it is missing");
-        let (count, bytes) = parse_part(first).ok_or_else(missing)?;
-        let mut frame = bytes.to_vec();
-        for number in 1..count {
-            let value = self.db.get(key(seq, number));
-            let value = value.map_err(|err| storage(self.dir, err))?;
-            let value = value.ok_or_else(missing)?;
-            let part = value.strip_prefix(&[PART]).and_then(parse_part);
-            let (_, bytes) = part.filter(|part| part.0 == count).ok_or_else(missing)?;
-            frame.extend(bytes);
-        }
-        Ok(frame)
     }
 
     fn unpack(&mut self, first: u64, mut frames: &[u8]) -> Result<(), LogError> {
@@ -114,6 +85,22 @@ impl<'a> Chunks<'a> {
         }
         Ok(())
     }
+}
+
+/// Joins the parts of event `seq`, of which `first` is the first.
+pub(super) fn join(db: &sled::Db, dir: &Path, seq: u64, first: &[u8]) -> Result<Vec<u8>, LogError> {
+    let missing = || odd(format!("event {seq}"), A_PART_IS_MISSING);
+    let (count, bytes) = parse_part(first).ok_or_else(missing)?;
+    let mut frame = bytes.to_vec();
+    for number in 1..count {
+        let value = db.get(key(seq, number));
+        let value = value.map_err(|err| storage(dir, err))?;
+        let value = value.ok_or_else(missing)?;
+        let part = value.strip_prefix(&[PART]).and_then(parse_part);
+        let (_, bytes) = part.filter(|part| part.0 == count).ok_or_else(missing)?;
+        frame.extend(bytes);
+    }
+    Ok(frame)
 }
 
 pub(super) fn odd(place: String, what: &str) -> LogError {

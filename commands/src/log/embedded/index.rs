@@ -5,18 +5,29 @@
 //! own. So the bound is 16 bytes an append and about 200 bytes a stream: 10 million events in
 //! appends of one are 160 MB. That is the price of an index that costs no write at all; when it
 //! becomes too high, the runs belong into a second sled folder with a checkpoint of its own.
+//!
+//! Beside the streams it knows the earliest time in each span of events, so that a moment is found
+//! without reading the log: 8 bytes a span.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use domain::recorded::{StreamName, Version};
+use domain::time::Timestamp;
 
 use crate::codec::Envelope;
 use crate::log::prepared::Head;
+
+/// How many events a span has.
+const SPAN_EVENTS: u64 = 1_024;
 
 /// All streams.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     streams: HashMap<StreamName, Stream>,
+    /// The earliest time in each span of [`SPAN_EVENTS`] events. Clocks jump, so it is not that of
+    /// its first event.
+    earliest: Vec<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -39,6 +50,7 @@ pub(super) struct Entry {
     stream: StreamName,
     version: u64,
     seq: u64,
+    time: Timestamp,
     head: Head,
 }
 
@@ -48,6 +60,7 @@ impl From<&Envelope> for Entry {
             stream: envelope.stream.clone(),
             version: envelope.version.0,
             seq: envelope.seq,
+            time: envelope.time,
             head: Head::after(envelope),
         }
     }
@@ -68,6 +81,12 @@ impl Index {
 
     /// Adds an event to the end of its stream.
     pub(super) fn add(&mut self, entry: Entry) {
+        match self.earliest.last_mut() {
+            Some(earliest) if !(entry.seq - 1).is_multiple_of(SPAN_EVENTS) => {
+                *earliest = entry.time.min(*earliest);
+            }
+            Some(_) | None => self.earliest.push(entry.time),
+        }
         let run = Run {
             version: entry.version,
             seq: entry.seq,
@@ -84,6 +103,20 @@ impl Index {
         if !continues {
             stream.runs.push(run);
         }
+    }
+
+    /// The spans of events with one that is not later than `time`, the last first.
+    pub(super) fn spans_until(&self, time: Timestamp) -> Vec<Range<u64>> {
+        let spans = (0_u64..).zip(&self.earliest);
+        let mut spans: Vec<Range<u64>> = spans
+            .filter(|(_, earliest)| **earliest <= time)
+            .map(|(number, _)| {
+                let start = number * SPAN_EVENTS + 1;
+                start..start + SPAN_EVENTS
+            })
+            .collect();
+        spans.reverse();
+        spans
     }
 
     /// The sequence numbers of a stream's events from version `from`, ascending.
@@ -121,6 +154,7 @@ mod tests {
                 stream: stream.clone(),
                 version,
                 seq,
+                time: Timestamp::from_unix_micros(0).unwrap(),
                 head: Head {
                     version: Version(version + 1),
                     hash: Digest::ZERO,

@@ -35,6 +35,7 @@ pub struct Aftermath {
     /// What was still there when the time to go was over; empty if all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<String>,
-    /// From the request to stop to the last look, in milliseconds.
+    /// How long that took, in milliseconds: from when the attempt was told to stop, or the start of the service
+    /// after the one that its worker was part of, to the last look.
     pub took_ms: u64,
 }

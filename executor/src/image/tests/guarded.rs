@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::double::{Content, Double, Reply};
 use super::*;
-use crate::image::guard::Names;
+use crate::guard::Names;
 
 /// Names that all mean one address.
 pub(super) struct AllAt(pub(super) SocketAddr);

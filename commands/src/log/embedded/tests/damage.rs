@@ -150,7 +150,7 @@ async fn an_older_anchor_is_fine_and_a_newer_one_is_refused() {
 type Change = fn(&mut Vec<Envelope>);
 
 /// Writes the events of a closed log anew, after `change`; checksums are right, links are not.
-fn forge(dir: &Path, change: Change) {
+pub(super) fn forge(dir: &Path, change: impl FnOnce(&mut Vec<Envelope>)) {
     let db = open_sled(dir);
     let mut envelopes = Vec::new();
     let mut chunks = Chunks::new(&db, dir);

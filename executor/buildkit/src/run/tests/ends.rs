@@ -46,6 +46,7 @@ async fn a_stopped_build_ends_and_so_does_its_step() {
     let (outcome, step) = tokio::join!(ended, stop_when_ready);
     assert!(matches!(outcome, Err(RunError::Stopped)), "{outcome:?}");
     step.gone();
+    assert_eq!(bench.over.get(), Some(&true));
     assert!(!output.exists() && is_empty(&bench.scratch()));
 }
 
@@ -255,4 +256,6 @@ async fn a_client_that_heeds_no_request_is_killed() {
     let (outcome, client) = both.expect("the client is killed");
     assert!(matches!(outcome, Err(RunError::Stopped)), "{outcome:?}");
     client.gone();
+    // Nobody says that the daemon is done, so nothing does.
+    assert_eq!(bench.over.get(), Some(&false));
 }

@@ -1,24 +1,28 @@
-//! Which addresses a caller's words may lead to: public ones, unless the operator named the host.
+//! Which addresses a caller's words may lead to: public ones, unless the operator named the host or
+//! the network.
 //!
-//! A base image's name, a redirect and a token service are all somebody else's choice. Names are
-//! checked when a connection is made, by the resolver that the connector asks, so that a name cannot
-//! mean one address while it is looked at and another when it is used.
+//! A base image's name, a redirect, a token service and a webhook are all somebody else's choice.
+//! Names are checked when a connection is made, by the resolver that the connector asks, so that a
+//! name cannot mean one address while it is looked at and another when it is used.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use ipnet::IpNet;
+use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// How names become addresses.
-pub(super) trait Names: Send + Sync {
+pub trait Names: Send + Sync {
     /// The addresses of `host`; port 0 stands for the scheme's.
     fn addresses(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
 }
 
 /// The names that this host knows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SystemNames;
+pub struct SystemNames;
 
 impl Names for SystemNames {
     fn addresses(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> {
@@ -29,31 +33,97 @@ impl Names for SystemNames {
 /// A host leads to an address that is not public.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{host}` leads to {address}, {what}")]
-pub(super) struct AddressRefused {
-    pub(super) host: String,
-    pub(super) address: IpAddr,
-    pub(super) what: &'static str,
+pub struct AddressRefused {
+    host: String,
+    address: IpAddr,
+    what: &'static str,
+}
+
+impl AddressRefused {
+    /// The refusal among the causes of `error`, if that is what it came from.
+    pub fn in_causes<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|cause| cause.downcast_ref())
+    }
+}
+
+/// How far connections may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To public addresses, and to these networks.
+    Public(Vec<IpNet>),
+    /// Anywhere.
+    Anywhere,
+}
+
+impl Reach {
+    /// Checks that a connection may go to `address`, to which `host` leads.
+    ///
+    /// # Errors
+    /// [`AddressRefused`].
+    pub fn check(&self, host: &str, address: IpAddr) -> Result<(), AddressRefused> {
+        match self {
+            Self::Anywhere => Ok(()),
+            Self::Public(besides) => {
+                // The address that is reached, however it is written.
+                let reached = address.to_canonical();
+                let is_named = besides.iter().any(|network| network.contains(&reached));
+                if is_named {
+                    Ok(())
+                } else {
+                    check(host, address)
+                }
+            }
+        }
+    }
+
+    /// Checks the host of `url` if it is an address: a connector does not resolve what is one
+    /// already, so nobody else looks at it.
+    ///
+    /// # Errors
+    /// [`AddressRefused`].
+    pub fn check_literal(&self, url: &Url) -> Result<(), AddressRefused> {
+        let host = url.host_str().unwrap_or_default();
+        match host.trim_matches(['[', ']']).parse() {
+            Ok(address) => self.check(host, address),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 /// Resolves names for connections.
-pub(super) struct Resolver {
-    pub(super) names: Arc<dyn Names>,
-    /// Leave out addresses that are not public.
-    pub(super) public_only: bool,
+pub struct Resolver {
+    names: Arc<dyn Names>,
+    reach: Reach,
+}
+
+impl Resolver {
+    /// Gives those of the addresses that `names` knows to which `reach` lets connections go.
+    pub fn new(names: Arc<dyn Names>, reach: Reach) -> Self {
+        Self { names, reach }
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver")
+            .field("reach", &self.reach)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().to_owned();
-        let (looking, public_only) = (self.names.addresses(host.clone()), self.public_only);
+        let (looking, reach) = (self.names.addresses(host.clone()), self.reach.clone());
         Box::pin(async move {
             let found = looking.await?;
             let mut refused = None;
             let mut taken = Vec::new();
             for address in found {
-                match check(&host, address.ip()) {
-                    Err(error) if public_only => refused = Some(error),
-                    Ok(()) | Err(_) => taken.push(address),
+                match reach.check(&host, address.ip()) {
+                    Err(error) => refused = Some(error),
+                    Ok(()) => taken.push(address),
                 }
             }
             match refused {
@@ -68,7 +138,7 @@ impl Resolve for Resolver {
 }
 
 /// Checks that `address`, to which `host` leads, is a public one.
-pub(super) fn check(host: &str, address: IpAddr) -> Result<(), AddressRefused> {
+fn check(host: &str, address: IpAddr) -> Result<(), AddressRefused> {
     let what = match address {
         IpAddr::V4(address) => special_v4(address),
         IpAddr::V6(address) => special_v6(address),
@@ -153,6 +223,31 @@ fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_that_is_named_is_reached_however_its_addresses_are_written() {
+        let reach = Reach::Public(vec!["10.1.0.0/16".parse().unwrap()]);
+        for (text, is_reached) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("10.2.0.1", false),
+            ("127.0.0.1", false),
+            ("1.1.1.1", true),
+        ] {
+            let checked = reach.check("h", text.parse().unwrap());
+            assert_eq!(checked.is_ok(), is_reached, "{text}");
+        }
+        for (url, is_reached) in [
+            ("http://10.1.2.3/", true),
+            ("http://[::ffff:10.2.0.1]/", false),
+            ("http://0x7f.1/", false),
+            ("http://2130706433/", false),
+            ("http://name.example/", true),
+        ] {
+            let checked = reach.check_literal(&url.parse().unwrap());
+            assert_eq!(checked.is_ok(), is_reached, "{url}");
+        }
+    }
 
     #[test]
     fn special_addresses_are_told_from_public_ones() {
