@@ -23,7 +23,7 @@ mod steps;
 mod webhooks;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 17] = [
+const SCRIPTS: [&str; 18] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
