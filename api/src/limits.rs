@@ -8,12 +8,12 @@ pub const PATH_BYTES_MAX: usize = 4095;
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 /// Builds, or moves of a tag, on one page of a history, at most: the contract's bound.
 pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
+/// Builds, or moves of a tag, on one page of a history whose caller does not say.
+pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 /// Deliveries of a webhook on one page, at most.
 pub const PAGE_DELIVERY_COUNT_MAX: u64 = 100;
 /// Deliveries on one page whose caller does not say.
 pub const PAGE_DELIVERY_COUNT_DEFAULT: u64 = 50;
-/// Builds, or moves of a tag, on one page of a history whose caller does not say.
-pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
 /// Events in one batch, or on one page of a trail, at most.
 pub const PAGE_EVENT_COUNT_MAX: u64 = 1000;

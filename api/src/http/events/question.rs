@@ -87,9 +87,8 @@ fn from(
 ) -> Result<Position, ApiError> {
     let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str());
     let (field, text) = match header {
-        None => ("from", parameters.get("from")),
-        // A browser that has seen nothing yet.
-        Some(Ok("")) => ("from", parameters.get("from")),
+        // Empty: a browser that has seen nothing yet.
+        None | Some(Ok("")) => ("from", parameters.get("from")),
         Some(text) => (LAST_EVENT_ID, Some(text.unwrap_or_default())),
     };
     let position = match text {
@@ -126,7 +125,7 @@ fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
 
 fn stream(text: &str) -> Result<StreamName, String> {
     match text.parse() {
-        Ok(StreamName::Keys) | Err(_) => {
+        Ok(StreamName::Keys | StreamName::Webhook(_)) | Err(_) => {
             let text: String = text.chars().take(80).collect();
             Err(format!(
                 "`{text}` is not a stream (`build-tb_…`, `template-tmpl_…` or `namespace-…`)"

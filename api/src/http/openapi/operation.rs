@@ -102,15 +102,6 @@ impl Operation {
         self
     }
 
-    /// It takes a parameter in the query string, which must be there.
-    pub(super) fn needs_query(mut self, name: &str, schema: &Value, description: &str) -> Self {
-        self = self.query(name, schema, description);
-        if let Some(parameter) = self.parameters.last_mut() {
-            parameter["required"] = true.into();
-        }
-        self
-    }
-
     /// It looks at a header, which may be left out.
     pub(super) fn header(mut self, name: &str, description: &str) -> Self {
         self.parameters.push(json!({
@@ -120,6 +111,15 @@ impl Operation {
             "schema": {"type": "string"},
             "description": description,
         }));
+        self
+    }
+
+    /// It takes a parameter in the query string, which must be there.
+    pub(super) fn needs_query(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self = self.query(name, schema, description);
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter["required"] = true.into();
+        }
         self
     }
 

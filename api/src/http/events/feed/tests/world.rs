@@ -196,19 +196,17 @@ async fn append(log: &AnyLog, stream: StreamName, event: Event) {
 }
 
 async fn request(log: &AnyLog, number: u8, template: Option<TemplateId>, owner: usize) -> Build {
-    let template_id = match template {
-        Some(known) => known,
-        None => {
-            let taken = namespace::Event::NameTaken {
-                name: format!("app-{number}").parse().unwrap(),
-                template_id: template_id(number),
-                owner: OWNERS[owner].parse().unwrap(),
-                renaming: None,
-            };
-            append(log, slug(owner), taken.into()).await;
-            template_id(number)
-        }
-    };
+    let is_new = template.is_none();
+    let template_id = template.unwrap_or_else(|| template_id(number));
+    if is_new {
+        let taken = namespace::Event::NameTaken {
+            name: format!("app-{number}").parse().unwrap(),
+            template_id: template_id.clone(),
+            owner: OWNERS[owner].parse().unwrap(),
+            renaming: None,
+        };
+        append(log, slug(owner), taken.into()).await;
+    }
     let golden = include_bytes!("../../../../../../tests/golden/events/v1/build-Requested.json");
     let event = decode_event(Category::Build, "Requested", 1, golden).unwrap();
     let Event::Build(build::Event::Requested(mut requested)) = event else {
@@ -276,7 +274,7 @@ async fn happen(log: &AnyLog, builds: &mut Vec<Build>, number: u8, happening: Ha
 }
 
 impl World {
-    pub(super) async fn start() -> Self {
+    pub(super) fn start() -> Self {
         let log = AnyLog::memory(LogLimits::default());
         let (views, runner) = projections::in_memory(&ViewLimits::default()).unwrap();
         // So few that much is forgotten and asked for again.
@@ -349,7 +347,7 @@ impl World {
         }
     }
 
-    pub(super) fn filter(&self, wanted: &Wanted, plan: &Plan) -> Filter {
+    pub(super) fn filter(wanted: &Wanted, plan: &Plan) -> Filter {
         let count = plan.build_count().max(1);
         let streams = wanted.streams.iter().map(|number| match number % 3 {
             0 => StreamName::Template(template_id(number % count)),
@@ -393,7 +391,7 @@ impl World {
                 }) => {
                     templates.insert(template_id.clone(), owner.clone());
                 }
-                _ => {}
+                Event::Build(_) | Event::Namespace(_) | Event::Template(_) | Event::Keys(_) => {}
             }
             let (owner, build, template) = match &recorded.stream {
                 StreamName::Build(id) => {
