@@ -3,6 +3,7 @@
 mod cache;
 mod doctor;
 mod door;
+mod events;
 mod key;
 mod restore;
 mod serve;
@@ -32,6 +33,9 @@ Examples:
 
   nullspaced cache gc --dry-run
       See what the cache would let go of.
+
+  nullspaced events verify
+      See whether the event log is what was written.
 
   nullspaced doctor
       See which parts are missing on this machine, and how to get them.";
@@ -75,6 +79,9 @@ enum Command {
     /// See what is kept to be used again, and remove what nobody needs; works while the service runs
     #[command(after_help = cache::HELP)]
     Cache(cache::CacheCommand),
+    /// Check the event log, look into it, and prove the views by it; works while the service runs
+    #[command(after_help = events::HELP)]
+    Events(events::EventsCommand),
     /// Resume a machine from a finished template on this host
     #[command(after_help = restore::HELP)]
     Restore(restore::Restore),
@@ -98,6 +105,7 @@ pub fn main() -> ExitCode {
             Command::Serve(command) => command.run(&cli.place).await,
             Command::Key(command) => command.run(&cli.place).await,
             Command::Cache(command) => command.run(&cli.place).await,
+            Command::Events(command) => command.run(&cli.place).await,
             Command::Restore(command) => command.run(&cli.place).await,
             Command::Doctor(command) => command.run(&cli.place).await,
         }
@@ -114,6 +122,11 @@ fn fail(err: &dyn std::error::Error) -> ExitCode {
     // Standard error may be closed; then there is nobody to tell.
     writeln!(io::stderr(), "error: {}", chain(err)).ok();
     ExitCode::FAILURE
+}
+
+/// Prints a line to standard error, for whoever reads standard output is a program.
+fn complain(line: &str) -> io::Result<()> {
+    writeln!(io::stderr(), "{line}")
 }
 
 /// Prints a line to standard output.

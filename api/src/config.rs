@@ -94,6 +94,11 @@ impl DataDir {
         self.0.join("views")
     }
 
+    /// Where views are folded once more, to be compared.
+    pub fn replay(&self) -> PathBuf {
+        self.0.join("views.replay")
+    }
+
     /// What was delivered to webhooks.
     pub fn deliveries(&self) -> PathBuf {
         self.0.join("deliveries")

@@ -8,12 +8,12 @@ pub const PATH_BYTES_MAX: usize = 4095;
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 /// Builds, or moves of a tag, on one page of a history, at most: the contract's bound.
 pub const PAGE_BUILD_COUNT_MAX: u64 = 100;
+/// Builds, or moves of a tag, on one page of a history whose caller does not say.
+pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 /// Deliveries of a webhook on one page, at most.
 pub const PAGE_DELIVERY_COUNT_MAX: u64 = 100;
 /// Deliveries on one page whose caller does not say.
 pub const PAGE_DELIVERY_COUNT_DEFAULT: u64 = 50;
-/// Builds, or moves of a tag, on one page of a history whose caller does not say.
-pub const PAGE_BUILD_COUNT_DEFAULT: u64 = 50;
 
 /// Events in one batch, or on one page of a trail, at most.
 pub const PAGE_EVENT_COUNT_MAX: u64 = 1000;
@@ -21,6 +21,16 @@ pub const PAGE_EVENT_COUNT_MAX: u64 = 1000;
 pub const PAGE_EVENT_COUNT_DEFAULT: u64 = 100;
 /// Values of one filter of events.
 pub const EVENT_FILTER_COUNT_MAX: usize = 100;
+
+/// Events that an operator's command reads at once.
+pub const TAIL_PAGE_EVENT_COUNT_MAX: usize = 1024;
+/// Seconds that the service lets an operator's command wait for further events before it answers
+/// that there are none.
+pub const TAIL_WAIT_SECS_MAX: u64 = 20;
+/// Events of one build that are exported.
+pub const EXPORT_EVENT_COUNT_MAX: usize = 1_000_000;
+/// Bytes of an export that is verified.
+pub const EXPORT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Bytes of the value of one build secret: BuildKit's own bound.
 pub const SECRET_BYTES_MAX: usize = 500 * 1024;

@@ -22,7 +22,7 @@ mod webhooks;
 use std::collections::BTreeSet;
 
 use domain::definition::{Backend, BuildConfig, Definition, SourceType};
-use domain::digest::Hasher;
+use domain::digest::{Digest, Hasher};
 use domain::name::{Namespace, Owner, Tag, TemplateName};
 use executor::vault::Secrets;
 use serde_json::Value;

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod actors;
 pub mod admission;
+pub mod audit;
 pub mod bases;
 pub mod cache;
 pub mod claims;
@@ -92,6 +93,8 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     /// Room for large requests that are only looked at.
     pub inspections: Semaphore,
+    /// Room for looking at the whole log.
+    pub audits: Semaphore,
     /// Room for views of the past.
     pub past_views: Semaphore,
     /// Requests that are being answered, and streams.

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod ascii;
+pub mod audit;
 pub mod blob;
 pub mod build;
 pub mod cache;

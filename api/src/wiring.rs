@@ -347,6 +347,7 @@ async fn app(
         turns: Turns::default(),
         desk,
         inspections: Semaphore::new(config.limits.inspection_count_max),
+        audits: Semaphore::new(1),
         past_views: Semaphore::new(config.limits.past_view_count_max),
         streams,
         open: TaskTracker::new(),

@@ -291,8 +291,8 @@ fn dead_letter(live: &Live, letter: DeadLetter, dead_letters_max: usize) -> Vec<
     if live.dead.contains_key(&letter.position) {
         return Vec::new();
     }
-    let pauses = live.paused.is_none() && live.dead.len().saturating_add(1) >= dead_letters_max;
-    let paused = pauses.then_some(Event::WebhookPaused {
+    let is_last = live.paused.is_none() && live.dead.len().saturating_add(1) >= dead_letters_max;
+    let paused = is_last.then_some(Event::WebhookPaused {
         reason: PauseReason::DeadLetters,
     });
     std::iter::once(Event::DeliveryDeadLettered(letter))

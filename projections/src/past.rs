@@ -232,7 +232,11 @@ impl<'a, R: EventReader> Fold<'a, R> {
                 template_id,
                 ..
             }) if taken == name => Some(template_id.clone()),
-            Event::Namespace(_) | Event::Build(_) | Event::Template(_) | Event::Keys(_) => None,
+            Event::Namespace(_)
+            | Event::Build(_)
+            | Event::Template(_)
+            | Event::Keys(_)
+            | Event::Webhook(_) => None,
         };
         let read = self.feeds.iter().flat_map(|feed| &feed.read);
         read.filter_map(holder).collect()

@@ -14,6 +14,7 @@ mod canary;
 mod cancel;
 mod crash;
 mod dockerfile_daemons;
+mod events;
 mod openapi;
 mod operator;
 mod private_images;
@@ -22,7 +23,7 @@ mod steps;
 mod webhooks;
 
 /// Scripts with the published client, below `client/`.
-const SCRIPTS: [&str; 17] = [
+const SCRIPTS: [&str; 18] = [
     "bad_input.py",
     "build_history.py",
     "builds.py",
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     // Scenarios that end a service have one of their own.
     let mut wanted = operator::own();
     wanted.extend(crash::own());
+    wanted.extend(events::own());
     wanted.extend(cancel::own());
     wanted.extend(private_images::own());
     wanted.extend(cache_operator::own());

@@ -11,10 +11,13 @@ use serde::de::DeserializeOwned;
 
 use super::Failure;
 use crate::config::{Config, DataDir};
+use crate::service::audit::{self, Wanted};
 use crate::service::cache::CacheDesk;
 use crate::service::operator;
 use crate::wire::admin::{CreatedKey, ErrorAnswer, KeyLine, NewKey, ResolvedTemplate};
+use crate::wire::audit::{ExportPage, Replayed, TailPage, Verified};
 use crate::wire::cache::{Collect, Collected, Eviction, Explanation, Kind, List};
+use crate::wire::position::WirePosition;
 use crate::wiring::{self, Foundation};
 
 /// How long the views may take to follow the log.
@@ -52,16 +55,60 @@ pub(super) enum Door {
 /// How long the service may take to answer: a cleanup of a large cache removes many files.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(10);
 
+/// Which events are wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Tail {
+    /// Behind which position; `end` means the log's, for a running service alone.
+    pub(super) after: String,
+    pub(super) kind: Option<String>,
+    pub(super) stream: Option<String>,
+    /// Whether to wait for one.
+    pub(super) waits: bool,
+}
+
+impl Tail {
+    fn path(&self) -> String {
+        let mut path = format!("events?after={}&wait={}", encode(&self.after), self.waits);
+        for (name, value) in [("type", &self.kind), ("stream", &self.stream)] {
+            if let Some(value) = value {
+                // Writing to a text does not fail.
+                write!(path, "&{name}={}", encode(value)).ok();
+            }
+        }
+        path
+    }
+}
+
+/// Whether the log is whole: asked of the running service, or, while none runs, looked at without
+/// opening it, for that changes a log that is damaged.
+pub(super) async fn verify(config: &Config) -> Result<Verified, Failure> {
+    if let Some(client) = service(config).await? {
+        return ask(&client, Method::POST, "events/verify", None::<&()>).await;
+    }
+    if !config.data_dir.log().exists() {
+        return Err(DoorError::NothingThere(config.data_dir.path().to_owned()).into());
+    }
+    Ok(audit::verify_folder(&config.data_dir.log()).await?)
+}
+
+/// The way to the running service, if one runs.
+async fn service(config: &Config) -> Result<Option<Client>, Failure> {
+    let socket = config.data_dir.admin_socket();
+    if !listens(&socket).await {
+        return Ok(None);
+    }
+    let client = Client::builder()
+        .unix_socket(socket)
+        .no_proxy()
+        .timeout(ANSWER_PATIENCE)
+        .build()?;
+    Ok(Some(client))
+}
+
 impl Door {
     /// Opens the way to the data of `config`.
     pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
-        let socket = config.data_dir.admin_socket();
-        if listens(&socket).await {
-            let client = Client::builder()
-                .unix_socket(socket)
-                .no_proxy()
-                .timeout(ANSWER_PATIENCE)
-                .build()?;
+        if let Some(client) = service(config).await? {
             return Ok(Self::Service(client));
         }
         if !config.data_dir.log().exists() {
@@ -155,6 +202,46 @@ impl Door {
         }
     }
 
+    /// Whether a service runs, which others may ask for something at the same time.
+    pub(super) const fn is_service(&self) -> bool {
+        match self {
+            Self::Service(_) => true,
+            Self::Data(_) => false,
+        }
+    }
+
+    /// Events behind `after`; on request it is waited for one.
+    pub(super) async fn tail(&self, tail: &Tail) -> Result<TailPage, Failure> {
+        match self {
+            Self::Service(client) => ask(client, Method::GET, &tail.path(), None::<&()>).await,
+            Self::Data(data) => {
+                let wanted = Wanted::new(tail.kind.as_deref(), tail.stream.as_deref())?;
+                let after: WirePosition = tail.after.parse()?;
+                Ok(audit::page(&data.log, &wanted, after.0).await?)
+            }
+        }
+    }
+
+    pub(super) async fn export(&self, build: &str, from: u64) -> Result<ExportPage, Failure> {
+        match self {
+            Self::Service(client) => {
+                let path = format!("events/export/{}?from={from}", encode(build));
+                ask(client, Method::GET, &path, None::<&()>).await
+            }
+            Self::Data(data) => Ok(audit::export_page(&data.log, build, from).await?),
+        }
+    }
+
+    pub(super) async fn replay(&self) -> Result<Replayed, Failure> {
+        match self {
+            Self::Service(client) => ask(client, Method::POST, "events/replay", None::<&()>).await,
+            Self::Data(data) => {
+                let folder = data.config.data_dir.replay();
+                Ok(audit::replay(&data.log, &data.views, &folder).await?)
+            }
+        }
+    }
+
     /// Lets go of the data.
     pub(super) async fn close(self) -> Result<(), Failure> {
         match self {
@@ -243,11 +330,11 @@ fn encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::wiring::Service;
 
-    fn config(folder: &Path) -> Config {
+    pub(in crate::cli) fn config(folder: &Path) -> Config {
         let mut config = Config {
             data_dir: DataDir::new(folder),
             ..Config::default()

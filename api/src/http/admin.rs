@@ -1,6 +1,8 @@
 //! The operator's door: a socket in the data folder that only its owner can open. Whoever can open
 //! it could as well read and change the data itself, so there are no keys here.
 
+mod events;
+
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
@@ -74,6 +76,10 @@ async fn answer(
             let owner = parameters.get("owner").unwrap_or("default");
             let resolved = operator::resolve(&app.views, owner, reference).map_err(refused)?;
             reply::json(StatusCode::OK, &resolved)
+        }
+        (method, ["admin", "events", rest @ ..]) => {
+            let parameters = Parameters::read(request.query_string())?;
+            events::answer(method, rest, &parameters, app).await
         }
         (method, ["admin", "cache", rest @ ..]) => cache(method, rest, request, body, app).await,
         _ => Err(ApiError::RouteNotFound),

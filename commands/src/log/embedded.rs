@@ -329,13 +329,11 @@ impl Shared {
         // Behind the anchor, which never gets ahead of it.
         let last = *head.borrow();
         let damages_max = self.limits.damages_max;
-        Ok(check::survey(
-            db,
-            &self.dir,
-            anchor.as_ref(),
-            last,
-            damages_max,
-        ))
+        // The log waits for its readers when it is closed.
+        let is_open = || head.has_changed().is_ok();
+        let anchor = anchor.as_ref();
+        let found = check::survey(db, &self.dir, anchor, last, damages_max, &is_open);
+        if is_open() { Ok(found) } else { Err(closed()) }
     }
 
     /// The last event up to `head` that is not later than `time`; 0 if there is none.

@@ -118,18 +118,18 @@ impl Export {
         let hasher = Hasher::new(FORMAT)
             .field(self.stream.to_string().as_bytes())
             .field(self.start.as_bytes())
-            .field(&self.event_count.to_le_bytes())
+            .field(self.event_count.to_le_bytes())
             .field(self.end.as_bytes());
         let events = self.events.iter();
         let hasher = events.fold(hasher, |hasher, event| {
             hasher
-                .field(&event.version.to_le_bytes())
-                .field(&event.time.unix_micros().to_le_bytes())
+                .field(event.version.to_le_bytes())
+                .field(event.time.unix_micros().to_le_bytes())
                 .field(event.r#type.as_bytes())
-                .field(&event.schema_version.to_le_bytes())
+                .field(event.schema_version.to_le_bytes())
                 .field(event.actor.as_bytes())
                 .field(event.command_id.as_str().as_bytes())
-                .field(&event.index.to_le_bytes())
+                .field(event.index.to_le_bytes())
                 .field(event.hash.as_bytes())
                 .field(event.payload.as_bytes())
         });

@@ -6,6 +6,7 @@
 //! or removed and never said.
 
 use std::cell::{Cell, RefCell};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -163,18 +164,21 @@ impl World {
                 continue;
             };
             pause().await;
-            let mut said = self.said.borrow_mut();
-            // A build is ready once.
-            if !said.ready.contains_key(&build(number)) {
-                said.ready.insert(build(number), artifact);
-                said.tags.insert(tag, build(number));
-            }
-            drop(said);
+            self.say_ready(build(number), artifact, tag);
             pause().await;
             drop(held);
             return;
         }
         panic!("the artifact {artifact} is always claimed");
+    }
+
+    /// A build is ready once, and takes the tag then.
+    fn say_ready(&self, build: BuildId, artifact: u8, tag: u8) {
+        let said = &mut *self.said.borrow_mut();
+        if let Entry::Vacant(first) = said.ready.entry(build.clone()) {
+            first.insert(artifact);
+            said.tags.insert(tag, build);
+        }
     }
 
     async fn assign(&self, number: u8, to: u8) {

@@ -49,7 +49,12 @@ fn live(state: &Webhook) -> &Live {
 }
 
 fn positions(state: &Webhook) -> Vec<u64> {
-    live(state).dead.keys().map(|key| key.raw()).collect()
+    live(state)
+        .dead
+        .keys()
+        .copied()
+        .map(Position::raw)
+        .collect()
 }
 
 fn resume() -> Command {

@@ -138,7 +138,7 @@ fn meant(history: &History, caller: &Owner, text: &str, until: Position) -> Opti
 fn a_name_that_was_taken_over_means_each_of_its_templates_in_its_time() {
     let history = taken_over();
     let acme = owner("acme");
-    let meanings: Vec<Option<u8>> = history
+    let mut changes: Vec<Option<u8>> = history
         .events()
         .iter()
         .map(|recorded| {
@@ -146,7 +146,6 @@ fn a_name_that_was_taken_over_means_each_of_its_templates_in_its_time() {
             (1..=3).find(|number| resolved.build.build_id == build_id(*number))
         })
         .collect();
-    let mut changes = meanings.clone();
     changes.dedup();
     assert_eq!(changes, [None, Some(1), Some(2), None, Some(3)]);
 }

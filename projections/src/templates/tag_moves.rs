@@ -63,9 +63,10 @@ impl TagMove {
         let cause = match (&recorded.event, build) {
             (_, None) => TagCause::Removed,
             (Event::Build(_), Some(_)) => TagCause::Built,
-            (Event::Template(_) | Event::Namespace(_) | Event::Keys(_), Some(_)) => {
-                TagCause::Assigned
-            }
+            (
+                Event::Template(_) | Event::Namespace(_) | Event::Keys(_) | Event::Webhook(_),
+                Some(_),
+            ) => TagCause::Assigned,
         };
         Self {
             build_id: build.cloned(),

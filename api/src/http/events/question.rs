@@ -125,7 +125,7 @@ fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
 
 fn stream(text: &str) -> Result<StreamName, String> {
     match text.parse() {
-        Ok(StreamName::Keys) | Err(_) => {
+        Ok(StreamName::Keys | StreamName::Webhook(_)) | Err(_) => {
             let text: String = text.chars().take(80).collect();
             Err(format!(
                 "`{text}` is not a stream (`build-tb_…`, `template-tmpl_…` or `namespace-…`)"

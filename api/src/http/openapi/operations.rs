@@ -170,7 +170,6 @@ fn repeatable(operation: Operation) -> Operation {
     operation
         .header(
             terms::KEY,
-            &json!({"type": "string"}),
             "A text of the caller's own, up to 255 visible ASCII characters. For 24 hours (a setting), \
              the same request with the same key is answered with the same build, and another request \
              with it is a conflict. Values of secrets do not count as part of a request.",
@@ -186,7 +185,6 @@ fn joinable(operation: Operation) -> Operation {
     repeatable(operation)
         .header(
             terms::PREFER,
-            &json!({"type": "string"}),
             "`single-flight`: a build of the caller that is under way will do, if definition, base, \
              name and tags are the same. Means nothing beside an idempotency key, for requests with \
              secret values or credentials, and without a name.",

@@ -34,7 +34,7 @@ impl TestApp {
 
     pub(super) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let (folder, config) = configured(change);
-        let opened = Foundation::in_memory(config).await.unwrap();
+        let opened = Box::pin(Foundation::in_memory(config)).await.unwrap();
         Self::over(folder, opened).await
     }
 
@@ -45,7 +45,7 @@ impl TestApp {
 
     pub(super) async fn start_on_disk_with(change: impl FnOnce(&mut Config)) -> Self {
         let (folder, config) = configured(change);
-        let opened = Foundation::open(config).await.unwrap();
+        let opened = Box::pin(Foundation::open(config)).await.unwrap();
         Self::over(folder, opened).await
     }
 
@@ -59,7 +59,7 @@ impl TestApp {
         let config = self.service.app.config.clone();
         self.service.stop().await.unwrap();
         meanwhile(&config.data_dir);
-        let opened = Foundation::open(config).await.unwrap();
+        let opened = Box::pin(Foundation::open(config)).await.unwrap();
         Self::with_key(self.folder, opened, Some(self.key)).await
     }
 
@@ -72,9 +72,9 @@ impl TestApp {
         (foundation, runner): (Foundation, Runner),
         known: Option<String>,
     ) -> Self {
-        // On the heap: everything that a service is goes through here.
-        let service = Box::pin(Service::without_worker(foundation, runner));
-        let service = service.await.unwrap();
+        // All that a service is made of is too large for the future of every test.
+        let starting = Box::pin(Service::without_worker(foundation, runner));
+        let service = starting.await.unwrap();
         let first = || service.first_key.as_ref().unwrap().reveal().to_owned();
         let key = known.unwrap_or_else(first);
         let client = Client::builder()

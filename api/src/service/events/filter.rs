@@ -43,7 +43,10 @@ impl Filter {
         };
         let is_wanted_build = || match &entry.stream {
             StreamName::Build(id) => self.builds.contains(id),
-            StreamName::Template(_) | StreamName::Namespace(_) | StreamName::Keys => false,
+            StreamName::Template(_)
+            | StreamName::Namespace(_)
+            | StreamName::Keys
+            | StreamName::Webhook(_) => false,
         };
         let is_of_wanted_template = || {
             let template = origin.template.as_ref();

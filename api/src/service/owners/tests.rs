@@ -107,8 +107,8 @@ async fn a_build_belongs_to_whoever_asked_for_it_also_where_the_views_do_not_sho
 #[tokio::test]
 async fn a_template_belongs_to_whoever_took_its_first_name() {
     let world = World::new();
-    let stream = StreamName::Namespace("acme".parse().unwrap());
-    let named = world.append(stream, taken(1, "acme")).await;
+    let namespace = StreamName::Namespace("acme".parse().unwrap());
+    let named = world.append(namespace, taken(1, "acme")).await;
     let stream = StreamName::Template(template_id(1));
     let deleted = world
         .append(stream, template::Event::Deleted {}.into())

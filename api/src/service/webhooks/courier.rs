@@ -215,7 +215,7 @@ impl Courier {
     }
 
     fn reads(&self) -> bool {
-        self.is_active() && self.lanes.len() < self.office.limits.webhook_lane_count_max
+        self.is_active() && self.lanes.count() < self.office.limits.webhook_lane_count_max
     }
 
     /// Puts what is to be sent of `page` into lanes.
@@ -223,7 +223,7 @@ impl Courier {
         let mut changes = Changes::of(&self.hook.id);
         let mut read = self.progress.read;
         for recorded in &page {
-            if self.lanes.len() >= self.office.limits.webhook_lane_count_max {
+            if self.lanes.count() >= self.office.limits.webhook_lane_count_max {
                 break;
             }
             read = recorded.position;

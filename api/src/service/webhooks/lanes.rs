@@ -71,7 +71,7 @@ pub struct Lane {
 /// What is to be sent.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    lanes: BTreeMap<LaneKey, Lane>,
+    by_key: BTreeMap<LaneKey, Lane>,
     /// Those that can be sent from, in the order of their turns.
     ready: VecDeque<LaneKey>,
     waiting: BTreeSet<(Timestamp, LaneKey)>,
@@ -83,26 +83,26 @@ impl Lanes {
         let mut lanes = Self::default();
         for (key, lane) in kept {
             lanes.queue(key.clone(), lane.due);
-            lanes.lanes.insert(key, lane);
+            lanes.by_key.insert(key, lane);
         }
         lanes
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
-        self.lanes.len()
+    pub fn count(&self) -> usize {
+        self.by_key.len()
     }
 
     /// Where a lane is; none if it has nothing to send.
     pub fn get(&self, key: &LaneKey) -> Option<&Lane> {
-        self.lanes.get(key)
+        self.by_key.get(key)
     }
 
     /// An event is to be sent, behind what its lane has, or again if it was sent already. Says whether
     /// that is new.
     pub fn put(&mut self, key: &LaneKey, stream: &StreamName, version: Version) -> bool {
         let end = version.plus(1);
-        let Some(lane) = self.lanes.get_mut(key) else {
+        let Some(lane) = self.by_key.get_mut(key) else {
             let lane = Lane {
                 stream: stream.clone(),
                 next: version,
@@ -110,7 +110,7 @@ impl Lanes {
                 attempts: 0,
                 due: None,
             };
-            self.lanes.insert(key.clone(), lane);
+            self.by_key.insert(key.clone(), lane);
             self.ready.push_back(key.clone());
             return true;
         };
@@ -138,7 +138,7 @@ impl Lanes {
             self.ready.push_back(key);
         }
         let key = self.ready.pop_front()?;
-        let lane = self.lanes.get(&key)?.clone();
+        let lane = self.by_key.get(&key)?.clone();
         Some((key, lane))
     }
 
@@ -149,7 +149,7 @@ impl Lanes {
 
     /// What was under way from `began` on is done with, up to before `next`.
     pub fn passed(&mut self, key: &LaneKey, began: Version, next: Version) {
-        let Some(lane) = self.lanes.get_mut(key) else {
+        let Some(lane) = self.by_key.get_mut(key) else {
             return;
         };
         // Otherwise somebody has asked for earlier ones meanwhile.
@@ -159,7 +159,7 @@ impl Lanes {
         }
         lane.due = None;
         if lane.next >= lane.end {
-            self.lanes.remove(key);
+            self.by_key.remove(key);
         } else {
             self.ready.push_back(key.clone());
         }
@@ -175,7 +175,7 @@ impl Lanes {
         attempts: u32,
         due: Timestamp,
     ) {
-        let Some(lane) = self.lanes.get_mut(key) else {
+        let Some(lane) = self.by_key.get_mut(key) else {
             return;
         };
         if lane.next == began {

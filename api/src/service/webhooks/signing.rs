@@ -115,6 +115,8 @@ impl Secret {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use domain::time::Timestamp;
 
     use super::*;
@@ -152,7 +154,6 @@ mod tests {
         let other = SigningKey::open(&folder.path().join("other")).unwrap();
         assert_ne!(secret, other.secret(&id(1)).reveal());
         assert_ne!(key.secret(&id(1)).digest(), other.secret(&id(1)).digest());
-        use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -140,6 +140,10 @@ fn the_stored_form_of_every_event_is_derived_from_its_data() {
                 let slug = "acme".parse().unwrap();
                 (Category::Namespace, StreamName::Namespace(slug))
             }
+            "webhook" => {
+                let id = domain::ids::WebhookId::generate(time(), [3; 10]);
+                (Category::Webhook, StreamName::Webhook(id))
+            }
             _ => (Category::Keys, StreamName::Keys),
         };
         let event = decode_event(category, kind, 1, &fs::read(&path).unwrap()).unwrap();

@@ -75,17 +75,19 @@ pub(super) fn check(
     }
 }
 
-/// Looks for everything that is wrong with the events up to `last`.
+/// Looks for everything that is wrong with the events up to `last`, as long as that `is_wanted`.
 pub(super) fn survey(
     db: &sled::Db,
     dir: &Path,
     anchor: Option<&Anchor>,
     last: u64,
     damages_max: usize,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Verification {
     let look = |strays| {
         let mut survey = Survey::new(dir, anchor, Damages::up_to(damages_max));
         survey.strays = strays;
+        survey.is_wanted = is_wanted;
         if let ControlFlow::Break(damage) = survey.whole(db, last) {
             survey.finds.add(damage);
         }
@@ -118,6 +120,7 @@ struct Survey<'a, F> {
     event_count: u64,
     /// Whether anything is wrong so far: then the hash of the whole says no more.
     is_damaged: bool,
+    is_wanted: &'a dyn Fn() -> bool,
 }
 
 impl<'a, F: Finds> Survey<'a, F> {
@@ -135,6 +138,7 @@ impl<'a, F: Finds> Survey<'a, F> {
             strays: BTreeMap::new(),
             event_count: 0,
             is_damaged: false,
+            is_wanted: &|| true,
         }
     }
 
@@ -145,6 +149,9 @@ impl<'a, F: Finds> Survey<'a, F> {
 
     fn whole(&mut self, db: &sled::Db, last: u64) -> ControlFlow<Damage> {
         for slot in Slots::new(db, self.dir) {
+            if !(self.is_wanted)() {
+                return ControlFlow::Continue(());
+            }
             match slot {
                 Slot::Event(envelope) if envelope.seq > last => break,
                 Slot::Other { seq, .. } | Slot::Unreadable { seq, .. } if seq > last => break,
@@ -257,6 +264,7 @@ pub(super) fn verify_copy(dir: &Path, limits: &LogLimits) -> Result<Verification
         anchor.as_ref(),
         u64::MAX,
         limits.damages_max,
+        &|| true,
     ))
 }
 

@@ -10,8 +10,11 @@ const ONE: &str = "/v1/webhooks/{webhook_id}";
 
 /// All of them.
 pub(super) fn webhooks() -> Vec<Operation> {
+    [themselves(), deliveries()].concat()
+}
+
+fn themselves() -> Vec<Operation> {
     let at = |method, path: &str, id, summary| operation(Tag::Webhooks, method, path, id, summary);
-    let below = |part: &str| format!("{ONE}{part}");
     let (one, list) = (schema("WebhookStatus"), schema("WebhookList"));
     vec![
         at("GET", ALL, "listWebhooks", "The caller's webhooks")
@@ -38,13 +41,23 @@ pub(super) fn webhooks() -> Vec<Operation> {
         at("DELETE", ONE, "deleteWebhook", "Send nothing any more")
             .answers_empty("It is gone")
             .refuses(&[404]),
-        at("POST", &below("/replay"), "replayWebhook", "Send events again")
+    ]
+}
+
+/// What became of events, and sending them again.
+fn deliveries() -> Vec<Operation> {
+    let at = |method, part: &str, id, summary| {
+        operation(Tag::Webhooks, method, &format!("{ONE}{part}"), id, summary)
+    };
+    let one = schema("WebhookStatus");
+    vec![
+        at("POST", "/replay", "replayWebhook", "Send events again")
             .body("ReplayWebhookRequest")
             .answers(202, "The webhook", &one)
             .refuses(&[404]),
         at(
             "GET",
-            &below("/deliveries"),
+            "/deliveries",
             "listWebhookDeliveries",
             "What became of events, the latest event first",
         )
@@ -73,7 +86,7 @@ pub(super) fn webhooks() -> Vec<Operation> {
         .refuses(&[404]),
         at(
             "POST",
-            &below("/deliveries/{delivery_id}/redeliver"),
+            "/deliveries/{delivery_id}/redeliver",
             "redeliverWebhookDelivery",
             "Send an event again that was given up",
         )

@@ -32,9 +32,12 @@ async fn an_event_that_is_never_taken_is_given_up_shown_and_sent_again_on_demand
         config.limits.webhook_attempt_count_max = 3;
     })
     .await;
-    let receiver = Receiver::start(|event, _| match is_log(event) {
-        true => Act::Answer(410),
-        false => Act::Answer(204),
+    let receiver = Receiver::start(|event, _| {
+        if is_log(event) {
+            Act::Answer(410)
+        } else {
+            Act::Answer(204)
+        }
     });
     let start = app.service.app.log.head();
     let (id, _) = register(&app, &json!({"url": receiver.url()})).await;
@@ -134,9 +137,12 @@ async fn a_receiver_that_is_gone_gets_its_webhook_paused_and_the_log_few_events(
 #[tokio::test]
 async fn a_restart_in_the_middle_loses_nothing_and_keeps_the_secret() {
     let app = TestApp::start_on_disk_with(local).await;
-    let receiver = Receiver::start(|event, _| match is_log(event) {
-        true => Act::Hang,
-        false => Act::Answer(204),
+    let receiver = Receiver::start(|event, _| {
+        if is_log(event) {
+            Act::Hang
+        } else {
+            Act::Answer(204)
+        }
     });
     let start = app.service.app.log.head();
     let (id, secret) = register(&app, &json!({"url": receiver.url()})).await;
@@ -236,9 +242,12 @@ fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths
-        .flat_map(|path| match path.is_dir() {
-            true => files(&path),
-            false => vec![path],
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
         })
         .collect()
 }

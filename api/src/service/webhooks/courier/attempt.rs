@@ -175,7 +175,7 @@ fn message(
     let timestamp = at.unix_micros().div_euclid(MICROS_PER_SEC);
     let signature = hook.secret.sign(&event.id, timestamp, &body);
     let headers = [
-        ("webhook-id", event.id.clone()),
+        ("webhook-id", event.id),
         ("webhook-timestamp", timestamp.to_string()),
         ("webhook-signature", signature),
         ("nullspace-webhook", hook.id.to_string()),

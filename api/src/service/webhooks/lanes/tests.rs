@@ -40,7 +40,7 @@ fn one_event_of_a_stream_at_a_time_and_streams_side_by_side() {
     lanes.passed(&key(1), Version(0), Version(1));
     assert_eq!(start_all(&mut lanes, at(0)), [(key(1), 1)]);
     lanes.passed(&key(1), Version(1), Version(2));
-    assert_eq!(lanes.len(), 0);
+    assert_eq!(lanes.count(), 0);
 }
 
 #[test]
@@ -226,7 +226,7 @@ proptest! {
             time = time.plus_millis(5);
             under_way.extend(lanes.start(time).map(|(key, lane)| (key, lane.next)));
         }
-        prop_assert_eq!(lanes.len(), 0);
+        prop_assert_eq!(lanes.count(), 0);
         prop_assert_eq!(taken, appended);
     }
 }

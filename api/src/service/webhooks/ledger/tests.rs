@@ -130,7 +130,9 @@ fn rows_of_another_form_are_thrown_away() {
         revisions: "webhooks=0".into(),
         last: None,
     };
-    store.commit(&Default::default(), &checkpoint).unwrap();
+    store
+        .commit(&projections::store::Changes::new(), &checkpoint)
+        .unwrap();
     let ledger = Ledger::over(store).unwrap();
     assert_eq!(ledger.kept(&id(1)).unwrap().progress, None);
 }

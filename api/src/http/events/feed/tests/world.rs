@@ -391,7 +391,11 @@ impl World {
                 }) => {
                     templates.insert(template_id.clone(), owner.clone());
                 }
-                Event::Build(_) | Event::Namespace(_) | Event::Template(_) | Event::Keys(_) => {}
+                Event::Build(_)
+                | Event::Namespace(_)
+                | Event::Template(_)
+                | Event::Keys(_)
+                | Event::Webhook(_) => {}
             }
             let (owner, build, template) = match &recorded.stream {
                 StreamName::Build(id) => {
