@@ -246,10 +246,27 @@ impl Reporter {
     /// # Errors
     /// [`ReportError`]: the attempt is over for the log.
     pub async fn end(&self, clock: PhaseClock) -> Result<(), ReportError> {
+        self.end_phase(clock, None).await
+    }
+
+    /// Records that a phase ended in which so many bytes came from a registry.
+    ///
+    /// # Errors
+    /// [`ReportError`]: the attempt is over for the log.
+    pub async fn end_pull(&self, clock: PhaseClock, pulled_bytes: u64) -> Result<(), ReportError> {
+        self.end_phase(clock, Some(pulled_bytes)).await
+    }
+
+    async fn end_phase(
+        &self,
+        clock: PhaseClock,
+        pulled_bytes: Option<u64>,
+    ) -> Result<(), ReportError> {
         let duration_ms = millis(clock.since);
         self.event(Event::PhaseFinished(PhaseFinished {
             phase: clock.phase,
             duration_ms,
+            pulled_bytes,
         }))
         .await
     }

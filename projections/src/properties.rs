@@ -143,6 +143,7 @@ fn progress(what: u8, detail: u32) -> Vec<BuildEvent> {
             BuildEvent::PhaseFinished(PhaseFinished {
                 phase: Phase::Step,
                 duration_ms: 2,
+                pulled_bytes: Some(u64::from(detail)),
             }),
         ],
         8 => vec![BuildEvent::CacheHit(entry)],

@@ -195,6 +195,8 @@ pub struct StepSpan {
 /// What was moved, in bytes; nothing where nothing was told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
+    /// Layers that came from a registry, as they are transferred.
+    pub pulled: Option<u64>,
     /// Layers that were put into the store, those of steps among them.
     pub layers: Option<u64>,
     /// What the files of the root filesystem need.
@@ -214,6 +216,7 @@ impl Bytes {
             (one, other) => one.or(other),
         };
         Self {
+            pulled: sum(self.pulled, later.pulled),
             layers: sum(self.layers, later.layers),
             rootfs_content: later.rootfs_content.or(self.rootfs_content),
             rootfs: later.rootfs.or(self.rootfs),

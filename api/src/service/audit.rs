@@ -221,10 +221,11 @@ pub async fn replay(log: &AnyLog, views: &Views, folder: &Path) -> Result<Replay
         &done,
         Err(ReplayError::Store(projections::store::StoreError::InUse(_)))
     );
-    if !is_in_use && let Err(err) = tokio::fs::remove_dir_all(folder).await {
-        if err.kind() != std::io::ErrorKind::NotFound {
-            return Err(AuditError::Folder(err));
-        }
+    if !is_in_use
+        && let Err(err) = tokio::fs::remove_dir_all(folder).await
+        && err.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(AuditError::Folder(err));
     }
     Ok(replayed(done?))
 }

@@ -135,6 +135,9 @@ pub struct CacheLookup {
 /// What was moved, in bytes. What nothing was told of is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Bytes {
+    /// Layers that came from a registry, as they are transferred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<u64>,
     /// Put into the store of layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<u64>,

@@ -207,6 +207,10 @@ pub struct PhaseFinished {
     pub phase: Phase,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+    /// How much came from a registry in it, in bytes as they are transferred; nothing if it is no
+    /// phase that pulls, and in events from before this was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled_bytes: Option<u64>,
 }
 
 /// The base is known by digest.

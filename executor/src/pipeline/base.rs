@@ -2,6 +2,8 @@
 
 pub(super) mod template;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use domain::Digest;
 use domain::build::{BaseResolved, Event, OciMetadata, Phase, PinnedBase};
 use domain::failure::{Failure, FailureReason};
@@ -124,9 +126,12 @@ impl Attempt<'_> {
         let services = self.services;
         let credentials = self.credentials(&image.reference)?;
         let layers = services.layers.held_by(&self.holdings);
+        let pulled_bytes = AtomicU64::new(0);
+        let count = &pulled_bytes;
         let pulled = async move {
             // The sender goes with this future, which ends the lines.
             let tell = move |progress: PullProgress| {
+                count.fetch_add(transferred_bytes(image, &progress), Ordering::Relaxed);
                 if let Some(line) = describe(&progress) {
                     // A full queue means that the log is busy: progress is not worth a wait.
                     drop(lines.try_send(line));
@@ -142,7 +147,8 @@ impl Attempt<'_> {
         let (layers, ()) = self
             .unless_stopped("the pull of the base image", both)
             .await??;
-        self.reporter.end(phase).await?;
+        let pulled_bytes = pulled_bytes.into_inner();
+        self.reporter.end_pull(phase, pulled_bytes).await?;
         Ok(layers)
     }
 
@@ -167,6 +173,16 @@ pub(super) fn base_resolved(image: &ResolvedImage) -> BaseResolved {
         reference: image.reference.to_string(),
         digest: image.manifest_digest,
     }
+}
+
+/// How much was transferred for a layer that has arrived: nothing if it was there.
+fn transferred_bytes(image: &ResolvedImage, progress: &PullProgress) -> u64 {
+    let arrived = LayerStage::Stored {
+        provenance: Provenance::Built,
+    };
+    let layer = image.layers.get(progress.layer_index);
+    let layer = layer.filter(|_| progress.stage == arrived);
+    layer.map_or(0, |layer| layer.size_bytes)
 }
 
 /// A line about a pull, for what is worth one: a layer that has arrived or was there.

@@ -19,8 +19,19 @@ fn phase(phase: Phase) -> Event {
 }
 
 fn phase_end(phase: Phase) -> Event {
-    let duration_ms = 1;
-    Event::PhaseFinished(PhaseFinished { phase, duration_ms })
+    Event::PhaseFinished(PhaseFinished {
+        phase,
+        duration_ms: 1,
+        pulled_bytes: None,
+    })
+}
+
+fn pull_end(bytes: u64) -> Event {
+    Event::PhaseFinished(PhaseFinished {
+        phase: Phase::Preparing,
+        duration_ms: 1,
+        pulled_bytes: Some(bytes),
+    })
 }
 
 fn step(index: u32) -> Event {
@@ -289,11 +300,13 @@ fn bytes_of_layers_add_up_and_sizes_are_the_last() {
         (0, started(1)),
         (0, phase(Phase::Preparing)),
         (0, stored(base, 100)),
-        (1, phase_end(Phase::Preparing)),
+        (1, pull_end(70)),
         (1, phase(Phase::Sync)),
         (1, built(1)),
         (2, retry()),
         (3, started(2)),
+        (3, phase(Phase::Preparing)),
+        (3, pull_end(7)),
         (3, phase(Phase::Step)),
         (3, stored(layer(1, "RUN x"), 10)),
         (4, phase_end(Phase::Step)),
@@ -305,7 +318,9 @@ fn bytes_of_layers_add_up_and_sizes_are_the_last() {
         (6, snapshotted(1)),
     ];
     let timeline = timeline(&events, Some(6), 6);
+    assert_eq!(timeline.segments[1].bytes.pulled, Some(70));
     let expected = Bytes {
+        pulled: Some(77),
         layers: Some(110),
         rootfs_content: Some(7),
         rootfs: Some(2 << 30),

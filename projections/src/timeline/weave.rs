@@ -1,8 +1,8 @@
 //! From what happened in a build to where its time went.
 
 use domain::build::{
-    BypassReason, CacheKind, CacheMissed, CacheStored, CacheSubject, Event, Phase, StepFinished,
-    StepStarted,
+    BypassReason, CacheKind, CacheMissed, CacheStored, CacheSubject, Event, PhaseFinished,
+    StepFinished, StepStarted,
 };
 use domain::failure::Failure;
 use domain::time::Timestamp;
@@ -80,7 +80,7 @@ impl Loom {
             Event::PhaseStarted(started) => {
                 self.turn(Outcome::Done, SegmentKind::Phase(started.phase));
             }
-            Event::PhaseFinished(finished) => self.end_phase(finished.phase),
+            Event::PhaseFinished(finished) => self.end_phase(finished),
             Event::CacheHit(entry) => self.look_up(entry, LookupResult::Hit),
             Event::CacheMissed(CacheMissed { entry, difference }) => {
                 let difference = difference.clone();
@@ -148,8 +148,9 @@ impl Loom {
         }
     }
 
-    fn end_phase(&mut self, phase: Phase) {
-        if self.open.kind == SegmentKind::Phase(phase) {
+    fn end_phase(&mut self, finished: &PhaseFinished) {
+        if self.open.kind == SegmentKind::Phase(finished.phase) {
+            self.open.bytes.pulled = finished.pulled_bytes;
             self.turn(Outcome::Done, SegmentKind::Other);
         }
     }

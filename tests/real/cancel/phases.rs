@@ -108,6 +108,20 @@ fn machine(name: &str, more: &Value) -> Value {
 pub(super) fn of_images(marker: &str) -> Vec<Phase> {
     vec![
         step("step", marker),
+        // The log refuses its lines, which may stop it before the worker does.
+        Phase {
+            name: "step that writes",
+            body: json!({
+                "base_image": "debian:bookworm",
+                "name": "writes",
+                "steps": [{
+                    "action": "run",
+                    "command": format!("sleep {marker} & while :; do echo line; sleep 0.001; done"),
+                }],
+            }),
+            stopped: &["the container of step 1", "process "],
+            ..step("", marker)
+        },
         Phase {
             name: "BuildKit",
             body: json!({

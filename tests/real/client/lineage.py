@@ -5,6 +5,7 @@ The published client knows none of this, so it is asked for over plain HTTP.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -161,7 +162,7 @@ def the_time_of_a_build_adds_up() -> None:
     name = unique("timed")
     builder = Template.from_image(DEBIAN_IMAGE).run(f"echo {name} > /a; sleep 1").run("cat /a > /b")
     builder = builder.set_start_cmd("sleep 3600", wait_for_timeout(500))
-    result, _ = build(builder, name)
+    result, entries = build(builder, name)
     timeline = of_build(result.build_id, "timeline")
     segments = adds_up(timeline)
     equal(timeline["status"], "ready", "status")
@@ -176,6 +177,8 @@ def the_time_of_a_build_adds_up() -> None:
     bytes_moved = timeline["bytes"]
     for what in ("layers", "rootfs_content", "rootfs", "artifact", "snapshot"):
         holds(bytes_moved[what] > 0, f"bytes of {what}: {bytes_moved}")
+    came = any(re.fullmatch(r"Layer \d+ of \d+ pulled \(.*\)", entry.message) for entry in entries)
+    equal(bytes_moved["pulled"] > 0, came, f"whether layers came from the registry: {bytes_moved}")
     equal([attempt["outcome"] for attempt in timeline["attempts"]], ["done"], "attempts")
 
     again, _ = build(builder, name)

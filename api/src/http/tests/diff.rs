@@ -58,6 +58,7 @@ fn cached(titles_and_keys: &[(&str, &str)]) -> Vec<Event> {
         .chain([Event::PhaseFinished(PhaseFinished {
             phase,
             duration_ms: 1,
+            pulled_bytes: None,
         })])
         .collect()
 }

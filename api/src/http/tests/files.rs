@@ -111,11 +111,12 @@ async fn nobody_waits_while_it_is_looked_which_files_are_needed() {
 async fn a_file_stays_that_a_request_refers_to_after_it_was_found_to_be_needless() {
     let app = TestApp::start().await;
     let service = &app.service.app;
-    service.blobs.put_bytes(b"x".to_vec()).await.unwrap();
-    age(&app, b"x");
     let accepted = build_id(&app.accept(&json!({"base_image": "debian:bookworm"})).await);
 
+    // Also the service's own look, which may be under way, finds a file that nobody needs.
     let request = service.uploads.hold().await;
+    service.blobs.put_bytes(b"x".to_vec()).await.unwrap();
+    age(&app, b"x");
     let collecting = service.desk.collect_files(false);
     let requesting = async {
         // Whoever removes files stands in line: nobody gets in before.

@@ -6,6 +6,7 @@ use domain::ports::EventReader;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::retention::{make_of, publish};
 use super::support::{TestApp, is_error};
 
 const VALIDATE: &str = "/v1/templates/validate";
@@ -295,6 +296,18 @@ async fn a_plan_on_a_template_changes_when_the_template_does() {
     let exact = plan(&app, &on(&format!("base-app:{build}"))).await;
     assert_eq!(planned["plan_digest"], exact["plan_digest"]);
     assert_ne!(planned["source_digest"], exact["source_digest"]);
+    // A further build that made the same changes nothing, and one that made something else does.
+    app.make("base-app", &["v2"]).await;
+    let same = plan(&app, &on("base-app:v2")).await;
+    assert_eq!(planned["plan_digest"], same["plan_digest"]);
+    assert_ne!(
+        planned["build_plan"]["base_template"],
+        same["build_plan"]["base_template"]
+    );
+    let artifact = publish(&app, "another").await;
+    make_of(&app, "base-app", &artifact).await;
+    let other = plan(&app, &on("base-app:v1")).await;
+    assert_ne!(planned["plan_digest"], other["plan_digest"]);
     let builtin = plan(&app, &on("nullspace/base:latest")).await;
     let image = plan(&app, &on("debian:12")).await;
     assert_eq!(builtin["plan_digest"], image["plan_digest"]);

@@ -1,8 +1,15 @@
+use domain::Digest;
+use domain::build::{
+    BypassReason, CacheBypassed, CacheKind, CacheMissed, CacheSubject, Command, Event,
+    FilesCounted, Phase, PhaseFinished,
+};
+use domain::failure::{Failure, FailureReason};
 use domain::ports::EventReader as _;
+use domain::recorded::Position;
 use reqwest::StatusCode;
 use serde_json::json;
 
-use super::support::TestApp;
+use super::support::{TestApp, build_id};
 
 /// The value of a line of the figures.
 fn value(text: &str, series: &str) -> Option<f64> {
@@ -63,6 +70,84 @@ async fn builds_are_counted_by_what_became_of_them() {
     let requested = "nullspaced_builds_requested_total{backend=\"native\"} ";
     assert_eq!(value(&text, requested), Some(2.0), "{text}");
     assert!(!text.contains("secret-name"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_caches_phases_and_logs_did_is_counted_once() {
+    let app = TestApp::start().await;
+    let id = build_id(&app.accept(&json!({"base_image": "debian:bookworm"})).await);
+    let fence = app.start_building(&id).await;
+    let entry = |kind| CacheSubject {
+        kind,
+        subject: "x".to_owned(),
+        step_index: None,
+        key: Digest::ZERO,
+    };
+    let missed = CacheMissed {
+        entry: entry(CacheKind::Layer),
+        difference: None,
+    };
+    let bypassed = CacheBypassed {
+        entry: entry(CacheKind::FinalArtifact),
+        reason: BypassReason::WholeBuildSkipCache,
+    };
+    let files = FilesCounted {
+        hits: 3,
+        misses: 4,
+        bypasses: 5,
+        stores: 6,
+    };
+    let finished = PhaseFinished {
+        phase: Phase::Step,
+        duration_ms: 1500,
+        pulled_bytes: None,
+    };
+    let events = vec![
+        Event::CacheHit(entry(CacheKind::Layer)),
+        Event::CacheHit(entry(CacheKind::Layer)),
+        Event::CacheMissed(missed),
+        Event::CacheBypassed(bypassed),
+        Event::FilesCounted(files),
+        Event::PhaseFinished(finished),
+    ];
+    app.command(&id, Command::Report { fence, events }).await;
+    app.log(&id, fence, &["abc", "defg"]).await;
+    let failure = Failure::new(FailureReason::WorkerLost, "gone");
+    app.command(&id, Command::Fail { fence, failure }).await;
+    let text = figures_with(&app, "nullspaced_build_attempts_retried_total ", 1.0).await;
+    let looked_up = |kind, outcome| {
+        let labels = format!("kind=\"{kind}\",outcome=\"{outcome}\"");
+        value(
+            &text,
+            &format!("nullspaced_cache_lookups_total{{{labels}}} "),
+        )
+    };
+    for (kind, outcome, expected) in [
+        ("layer", "hit", 2.0),
+        ("layer", "miss", 1.0),
+        ("final_artifact", "bypass", 1.0),
+        ("file_blob", "hit", 3.0),
+        ("file_blob", "miss", 4.0),
+        ("file_blob", "bypass", 5.0),
+    ] {
+        let found = looked_up(kind, outcome);
+        assert_eq!(found, Some(expected), "{kind} {outcome}: {text}");
+    }
+    let phase = |part| format!("nullspaced_build_phase_duration_seconds_{part}{{phase=\"step\"}} ");
+    assert_eq!(value(&text, &phase("count")), Some(1.0), "{text}");
+    assert_eq!(value(&text, &phase("sum")), Some(1.5), "{text}");
+    assert_eq!(value(&text, "nullspaced_build_log_bytes_total "), Some(7.0));
+    assert_eq!(value(&text, "nullspaced_builds_waiting "), Some(1.0));
+    assert_eq!(value(&text, "nullspaced_builds_building "), Some(0.0));
+
+    // Whoever reads the log again from its beginning counts nothing twice.
+    let service = &app.service.app;
+    let (all, before) = (
+        service.log.read_all(Position::START, 1000).await.unwrap(),
+        service.metrics.text().unwrap(),
+    );
+    service.metrics.count(&all);
+    assert_eq!(service.metrics.text().unwrap(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,12 +12,15 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use super::support::{TestApp, build_id, is_error};
+use crate::normalise;
 use crate::service::App;
+use crate::service::accept::accept;
+use crate::service::once::{Terms, Way};
 
 const BUILDS: &str = "/v1/templates/builds";
 const STREAM: &str = "/v1/templates/build";
 /// How often two at once are tried.
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 60;
 /// How many requests come at once.
 const AT_ONCE: usize = 8;
 
@@ -194,25 +197,50 @@ async fn a_key_is_known_after_a_restart() {
     is_error(keyed(&app, "k", &body("other")).await, 409, "conflict").await;
 }
 
-#[tokio::test]
+/// What many requests of these terms at once get, on as many threads as there are.
+async fn at_once(app: &TestApp, name: &str, terms: Terms) -> Vec<(BuildId, Way)> {
+    let state = &app.service.app;
+    let caller = state.keys.find(&app.key).unwrap();
+    let bounds = normalise::Bounds {
+        limits: &state.config.limits,
+        executor: &state.config.executor,
+    };
+    let requests = (0..AT_ONCE).map(|_| {
+        let request = normalise::build_request(&body(name), &caller.owner, bounds).unwrap();
+        accept(state, caller.clone(), request, terms.clone())
+    });
+    let accepted = join_all(requests.collect::<Vec<_>>()).await.into_iter();
+    accepted
+        .map(|accepted| {
+            let accepted = accepted.unwrap();
+            (accepted.row.build_id, accepted.way)
+        })
+        .collect()
+}
+
+/// That one of them made the build of all.
+fn one_builds(app: &TestApp, got: &[(BuildId, Way)], others: Way) {
+    let (first, _) = &got[0];
+    assert!(got.iter().all(|(id, _)| id == first), "{got:?}");
+    let ways = |wanted| got.iter().filter(|(_, way)| *way == wanted).count();
+    assert_eq!((ways(Way::New), ways(others)), (1, AT_ONCE - 1), "{got:?}");
+    assert_eq!(build_count(&app.service.app, first), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_requests_with_one_key_at_once_one_builds() {
     let app = TestApp::start().await;
     for round in 0..ROUNDS {
-        let (key, body) = (format!("k-{round}"), body(&format!("app-{round}")));
-        let answers = join_all((0..AT_ONCE).map(|_| keyed(&app, &key, &body))).await;
-        let mut builds = Vec::new();
-        for answer in answers {
-            builds.push(once(answer).await);
-        }
-        let new = builds.iter().filter(|(_, said)| said.is_none()).count();
-        assert_eq!(new, 1, "{builds:?}");
-        let (first, _) = &builds[0];
-        assert!(builds.iter().all(|(id, _)| id == first), "{builds:?}");
-        assert_eq!(build_count(&app.service.app, first), 1);
+        let terms = Terms {
+            key: Some(format!("k-{round}")),
+            joins: false,
+        };
+        let got = at_once(&app, &format!("app-{round}"), terms).await;
+        one_builds(&app, &got, Way::Replayed);
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_requests_with_one_key_and_other_contents_at_once_one_is_refused() {
     let app = TestApp::start().await;
     for round in 0..ROUNDS {
@@ -351,21 +379,16 @@ async fn a_request_with_secrets_or_a_key_joins_nothing() {
     assert_ne!(first, second);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_that_would_join_at_once_one_builds() {
     let app = TestApp::start().await;
     for round in 0..ROUNDS {
-        let body = body(&format!("app-{round}"));
-        let answers = join_all((0..AT_ONCE).map(|_| joining(&app, &body))).await;
-        let mut builds = Vec::new();
-        for answer in answers {
-            builds.push(joined(answer).await);
-        }
-        let new = builds.iter().filter(|(_, said)| said.is_none()).count();
-        assert_eq!(new, 1, "{builds:?}");
-        let (first, _) = &builds[0];
-        assert!(builds.iter().all(|(id, _)| id == first), "{builds:?}");
-        assert_eq!(build_count(&app.service.app, first), 1);
+        let terms = Terms {
+            key: None,
+            joins: true,
+        };
+        let got = at_once(&app, &format!("app-{round}"), terms).await;
+        one_builds(&app, &got, Way::Joined);
     }
 }
 

@@ -55,6 +55,7 @@ fn step_phase() -> Vec<Event> {
         Event::PhaseFinished(PhaseFinished {
             phase: Phase::Step,
             duration_ms: 13,
+            pulled_bytes: None,
         }),
     ]
 }

@@ -126,6 +126,7 @@ pub fn lookup(lookup: &Lookup) -> CacheLookup {
 
 fn bytes(bytes: Bytes) -> WireBytes {
     WireBytes {
+        pulled: bytes.pulled,
         layers: bytes.layers,
         rootfs_content: bytes.rootfs_content,
         rootfs: bytes.rootfs,

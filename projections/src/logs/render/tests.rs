@@ -158,6 +158,7 @@ fn phases_say_what_is_waited_for() {
     let finished = PhaseFinished {
         phase: Phase::Sync,
         duration_ms: 12,
+        pulled_bytes: None,
     };
     assert_eq!(
         text(BuildEvent::PhaseFinished(finished)),

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::Duration;
 
 /// No event within this time means that none comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a receiver does with a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,10 +114,10 @@ impl Receiver {
     pub(super) async fn wait(&self, is_enough: impl Fn(&[Came]) -> bool) -> Vec<Came> {
         let mut came = self.came.subscribe();
         let waiting = came.wait_for(|came| is_enough(came));
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(came) => came.unwrap().clone(),
-            Err(_) => panic!("too little came: {:#?}", summary(&self.came.borrow())),
-        }
+        let Ok(came) = tokio::time::timeout(PATIENCE, waiting).await else {
+            panic!("too little came: {:#?}", summary(&self.came.borrow()));
+        };
+        came.unwrap().clone()
     }
 
     /// Waits until all these events were taken.
