@@ -102,6 +102,18 @@ impl Operation {
         self
     }
 
+    /// It looks at a header, which may be left out.
+    pub(super) fn header(mut self, name: &str, description: &str) -> Self {
+        self.parameters.push(json!({
+            "name": name,
+            "in": "header",
+            "required": false,
+            "schema": {"type": "string"},
+            "description": description,
+        }));
+        self
+    }
+
     /// It takes a parameter in the query string, which must be there.
     pub(super) fn needs_query(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self = self.query(name, schema, description);
