@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::causes::chain;
+use projections::limits::EmbeddedLimits;
 use projections::store::embedded::Embedded;
 use projections::store::{Changes, Scan, ViewStore as _};
 use serde_json::{Value, json};
@@ -210,7 +211,7 @@ async fn a_row_that_the_events_do_not_make_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (config, builds) = left(folder.path()).await;
     let changed = {
-        let views = Embedded::open(&config.data_dir.views(), Default::default()).unwrap();
+        let views = Embedded::open(&config.data_dir.views(), EmbeddedLimits::default()).unwrap();
         let all = Scan {
             from: b"builds/row".to_vec(),
             to: b"builds/rox".to_vec(),

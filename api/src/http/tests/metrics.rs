@@ -72,17 +72,21 @@ async fn builds_are_counted_by_what_became_of_them() {
     assert!(!text.contains("secret-name"), "{text}");
 }
 
+/// Some entry of a cache.
+fn entry(kind: CacheKind) -> CacheSubject {
+    CacheSubject {
+        kind,
+        subject: "x".to_owned(),
+        step_index: None,
+        key: Digest::ZERO,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_caches_phases_and_logs_did_is_counted_once() {
     let app = TestApp::start().await;
     let id = build_id(&app.accept(&json!({"base_image": "debian:bookworm"})).await);
     let fence = app.start_building(&id).await;
-    let entry = |kind| CacheSubject {
-        kind,
-        subject: "x".to_owned(),
-        step_index: None,
-        key: Digest::ZERO,
-    };
     let missed = CacheMissed {
         entry: entry(CacheKind::Layer),
         difference: None,
