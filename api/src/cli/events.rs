@@ -260,9 +260,10 @@ async fn write(export: &Export, out: Option<PathBuf>) -> Result<(), Failure> {
         }
     }
     complain(&format!(
-        "{} events; the last has the hash {}. Keep that elsewhere: with `--head`, `events verify` \
+        "{}; the last has the hash {}. Keep that elsewhere: with `--head`, `events verify` \
          refuses a file that was made anew, too",
-        export.event_count, export.end
+        text::counted(export.event_count, "event"),
+        export.end
     ))?;
     Ok(())
 }

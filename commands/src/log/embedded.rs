@@ -24,6 +24,7 @@ mod chunks;
 mod files;
 mod index;
 mod pack;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -111,10 +112,24 @@ pub async fn verify(dir: impl Into<PathBuf>, limits: LogLimits) -> Result<Verifi
     let dir = dir.into();
     let copied = dir.clone();
     match blocking(&dir, move || check::verify_copy(&copied, &limits)).await {
-        // So much is wrong that the events cannot be looked at.
-        Err(LogError::Damaged { what, .. }) => Ok(Verification::unreadable(dir, what, &limits)),
+        // So much is wrong that the events cannot be looked at one after the other.
+        Err(LogError::Damaged { what, .. }) => {
+            let path = dir.clone();
+            blocking(&dir, move || search(path, what, &limits)).await
+        }
         answer => answer,
     }
+}
+
+/// What can be told of a log that cannot be opened.
+fn search(dir: PathBuf, what: String, limits: &LogLimits) -> Result<Verification, LogError> {
+    let mut found = Verification::unreadable(dir.clone(), what, limits);
+    let present = dir.join(files::DB_FILE).exists();
+    if present && let Ok(Some(anchor)) = Anchor::read(&dir) {
+        found.anchored = anchor.seq;
+        salvage::missing(&dir, anchor.seq, &mut found.damages).map_err(unavailable)?;
+    }
+    Ok(found)
 }
 
 /// Runs `work` where it may block. sled panics on some damages: that is an answer, too.

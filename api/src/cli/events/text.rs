@@ -69,7 +69,7 @@ pub(super) fn replayed(replayed: &Replayed) -> Vec<String> {
     ]
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }

@@ -23,6 +23,8 @@ pub(super) const FRAMES: u8 = 0;
 pub(super) const PART: u8 = 1;
 /// What precedes a part's bytes: the mark and the number of parts.
 const PART_HEADER_BYTES: usize = 5;
+/// What precedes a frame: its length.
+const LENGTH_BYTES: usize = 4;
 
 /// The key of the value that begins with event `seq`, or of a part of that event.
 pub(super) fn key(seq: u64, part: u32) -> Vec<u8> {
@@ -40,6 +42,20 @@ pub(super) fn parse_key(key: &[u8]) -> Option<(u64, u32)> {
 pub(super) fn parse_part(rest: &[u8]) -> Option<(u32, &[u8])> {
     let (count, bytes) = rest.split_first_chunk()?;
     Some((u32::from_le_bytes(*count), bytes))
+}
+
+/// Whether `frame` is the beginning of one that needs several values, by what stands `before` it.
+pub(super) fn is_first_part(before: &[u8], frame: &[u8]) -> bool {
+    let Some((header, length)) = before.last_chunk().zip(frame.first_chunk()) else {
+        return false;
+    };
+    let [mark, count @ ..]: [u8; PART_HEADER_BYTES] = *header;
+    let parts = usize::try_from(u32::from_le_bytes(*length)).map(|length| {
+        let bytes = length.saturating_add(LENGTH_BYTES);
+        bytes.div_ceil(VALUE_BYTES_MAX - PART_HEADER_BYTES)
+    });
+    let count = usize::try_from(u32::from_le_bytes(count));
+    mark == PART && parts.is_ok_and(|parts| parts > 1 && count == Ok(parts))
 }
 
 /// Packs the frames of one commit.

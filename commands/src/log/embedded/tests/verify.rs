@@ -3,18 +3,21 @@
 use std::path::Path;
 
 use domain::Digest;
+use domain::ports::EventAppender;
 
 use super::damage::forge;
-use super::{open_in, open_sled, write};
+use super::{copy, open_in, open_sled, write};
 use crate::codec::Envelope;
 use crate::log::contract::{append, limits, stream};
 use crate::log::embedded::pack::key;
+use crate::log::embedded::salvage;
 use crate::log::embedded::verify;
+use crate::log::survey::{Damage, Damages, Place};
 
 /// What is wrong with a closed log: one line each.
 async fn damages(dir: &Path) -> Vec<String> {
     let found = verify(dir, limits()).await.unwrap();
-    let line = |damage: &crate::log::survey::Damage| format!("{}: {}", damage.place, damage.what);
+    let line = |damage: &Damage| format!("{}: {}", damage.place, damage.what);
     let lines: Vec<String> = found.damages.kept.iter().map(line).collect();
     assert_eq!(u64::try_from(lines.len()).unwrap(), found.damages.count);
     lines
@@ -154,9 +157,7 @@ async fn a_log_in_use_is_verified_as_far_as_it_is_written() {
     write(folder.path(), 0, 30).await;
     let log = open_in(folder.path()).await;
     let appended = append(&stream(0), 5, 30, &["one more"]);
-    domain::ports::EventAppender::append(&log, appended)
-        .await
-        .unwrap();
+    EventAppender::append(&log, appended).await.unwrap();
     let found = log.verify().await.unwrap();
     assert!(found.damages.is_empty(), "{found:?}");
     assert_eq!((found.event_count, found.stream_count), (31, 7));
@@ -178,4 +179,56 @@ async fn no_more_damages_are_told_than_are_wanted_and_all_are_counted() {
     };
     let found = verify(folder.path(), few).await.unwrap();
     assert_eq!((found.damages.kept.len(), found.damages.count), (3, 30));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_was_changed_in_the_file_is_named_whatever_the_engine_makes_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 0, 1_500).await;
+    let whole = std::fs::read(folder.path().join("db")).unwrap();
+    for number in [3_u64, 400, 701, 1_100, 1_499] {
+        let copied = copy(folder.path());
+        // Wherever the engine keeps it.
+        let needle = format!("\"text\":\"{number} some text");
+        let mut flipped = whole.clone();
+        let places = whole.windows(needle.len()).enumerate();
+        for (at, _) in places.filter(|(_, window)| *window == needle.as_bytes()) {
+            flipped[at] ^= 1;
+        }
+        assert_ne!(flipped, whole, "{needle}");
+        std::fs::write(copied.path().join("db"), flipped).unwrap();
+        let found = verify(copied.path(), limits()).await.unwrap().damages;
+        let seq = number + 1;
+        let mut lost = Damages::up_to(100);
+        salvage::missing(copied.path(), 1_500, &mut lost).unwrap();
+        let nowhere = "it stands nowhere in the file as it was written";
+        assert_eq!(lost.kept, [Damage::new(Place::seq(seq), nowhere)]);
+        match &found.kept[0].place {
+            // Only that one is lost, though the engine gave up on all of them.
+            Place::File(_) => {
+                assert_eq!(found.kept[1..], lost.kept, "{found:#?}");
+            }
+            // The engine left out what it could not read, and perhaps what follows.
+            Place::Event { seq: first, .. } => {
+                assert!(first.is_some_and(|first| first <= seq), "{seq}: {found:#?}");
+            }
+            Place::Export => panic!("{found:#?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_every_size_are_found_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open_in(folder.path()).await;
+    for (size, number) in [1, 3_000, 4_100, 9_000, 250_000, 1].into_iter().zip(0..) {
+        let text = "x".repeat(size);
+        let appended = append(&stream(number), 0, number, &[&text]);
+        EventAppender::append(&log, appended).await.unwrap();
+    }
+    log.close().await.unwrap();
+    let mut lost = Damages::up_to(100);
+    salvage::missing(folder.path(), 7, &mut lost).unwrap();
+    let nowhere = "it stands nowhere in the file as it was written";
+    assert_eq!(lost.kept, [Damage::new(Place::seq(7), nowhere)]);
 }
