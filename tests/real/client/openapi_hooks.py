@@ -23,6 +23,10 @@ SOUND: dict[str, dict[str, Any]] = {
     "rename": {"new_name": "renamed"},
     "tags": {"tags": ["generated"]},
     "promote": {"tag": "generated"},
+    "rollback": {"to": os.environ.get("NULLSPACE_TEST_BUILD", "")},
+    # Nobody listens there.
+    "webhooks": {"url": "http://127.0.0.1:9/"},
+    "replay": {"from": "0000000000000000"},
 }
 
 

@@ -38,6 +38,7 @@ fn subscription(operation: Operation) -> Operation {
         where to go on. Lines that begin with `:` keep the connection alive. A batch is a JSON array.";
     let list = json!({"type": "array", "items": {"type": "string"}});
     let position = json!({"anyOf": [schema("EventPosition"), {"const": "head"}]});
+    let told = ["EventRecord", "CloudEvent", "EventStreamMark"].map(schema);
     operation
         .about(
             "The events of the caller's builds, templates and namespace, in the order in which they \
@@ -62,7 +63,7 @@ fn subscription(operation: Operation) -> Operation {
         .query("template", &list, "Only events of these templates and their builds.")
         .query("limit", &page_size(), "How many events a batch holds, at most.")
         .header("Last-Event-ID", "The position seen last; wins over `from`.")
-        .answers_stream(FRAMES, &schema("EventRecord"))
+        .answers_stream(FRAMES, &json!({"anyOf": told}))
         .or_as(
             "application/cloudevents-batch+json",
             &json!({"type": "array", "items": schema("CloudEvent")}),
