@@ -186,16 +186,16 @@ async fn fields_are_told_by_their_pointers_and_values_of_variables_never() {
 #[tokio::test]
 async fn a_dockerfile_is_told_by_its_lines_and_its_steps_by_their_text() {
     let app = TestApp::start().await;
-    let body = |lines: &str| {
+    let body = |token: &str, lines: &str| {
         json!({
             "name": "my-app",
             "dockerfile": format!("FROM debian\n{lines}"),
-            "build_args": {"TOKEN": "untold"},
+            "build_args": {"TOKEN": token},
         })
     };
     let events = cached(&[("[1/2] FROM debian", "0"), ("[2/2] RUN two", "2")]);
-    let before = built(&app, &body("RUN two\n"), events).await;
-    let after = app.accept(&body("RUN one\nRUN two\n")).await;
+    let before = built(&app, &body("untold 1", "RUN two\n"), events).await;
+    let after = app.accept(&body("untold 2", "RUN one\nRUN two\n")).await;
     let id = build_id(&after);
     let fence = app.start_building(&id).await;
     let titles = [
@@ -213,6 +213,10 @@ async fn a_dockerfile_is_told_by_its_lines_and_its_steps_by_their_text() {
     app.command(&id, Command::Fail { fence, failure }).await;
 
     let told = diff(&app, &before, &after).await;
+    let argument =
+        json!({"path": "/source/build_args/TOKEN", "change": "changed", "redacted": true});
+    assert_eq!(told["definition"][1], argument);
+    assert_eq!(told["definition"].as_array().unwrap().len(), 2);
     let text = &told["definition"][0];
     assert_eq!(text["path"], "/source/text");
     let lines = text["diff"].as_str().unwrap();

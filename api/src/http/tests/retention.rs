@@ -115,6 +115,11 @@ async fn an_expired_build_can_neither_be_used_nor_be_tagged() {
     let refused = app.post(&tags, &json!({"tags": ["v2"]})).await;
     let error = is_error(refused, 409, "transition_conflict").await;
     assert!(error["error"].as_str().unwrap().contains("has expired"));
+    let back = json!({"to": first["build_id"]});
+    let rollback = "/v1/templates/refs/my-app/tags/v1/rollback";
+    let refused = app.post(rollback, &back).await;
+    let error = is_error(refused, 409, "transition_conflict").await;
+    assert!(error["error"].as_str().unwrap().contains("cannot go back"));
     let child = json!({"base_image": exact});
     let refused = app.post("/v1/templates/builds", &child).await;
     is_error(refused, 404, "template_not_found").await;
