@@ -32,6 +32,12 @@ pub const EXPORT_EVENT_COUNT_MAX: usize = 1_000_000;
 /// Bytes of an export that is verified.
 pub const EXPORT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// Lines that are shown around those of a text that differ between two builds.
+pub const DIFF_CONTEXT_LINES: usize = 3;
+/// Milliseconds for which the shortest description of what differs in a text is looked for; then a
+/// longer one is told.
+pub const DIFF_TEXT_MS_MAX: u64 = 500;
+
 /// Bytes of the value of one build secret: BuildKit's own bound.
 pub const SECRET_BYTES_MAX: usize = 500 * 1024;
 

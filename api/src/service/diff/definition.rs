@@ -9,12 +9,8 @@ use domain::definition::{Definition, Source};
 use serde_json::{Map, Value, json};
 use similar::TextDiff;
 
+use crate::limits::{DIFF_CONTEXT_LINES, DIFF_TEXT_MS_MAX};
 use crate::wire::diff::Change;
-
-/// Lines that are shown around those of a text that changed.
-const CONTEXT_LINES: usize = 3;
-/// How long the shortest description of a change is looked for; then a longer one is told.
-const TEXT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What differs but for the steps.
 pub(super) fn changes(before: &Requested, after: &Requested) -> Vec<Change> {
@@ -136,10 +132,11 @@ fn objects(
 /// Lists of texts: which are gone and which have come; if that says nothing, their order changed.
 fn lists(path: &str, before: &[Value], after: &[Value], changes: &mut Vec<Change>) {
     let known = changes.len();
-    let gone = before.iter().filter(|value| !after.contains(value));
-    changes.extend(gone.map(|value| removed(path.to_owned(), value.clone())));
-    let new = after.iter().filter(|value| !before.contains(value));
-    changes.extend(new.map(|value| added(path.to_owned(), value.clone())));
+    let (old, new) = (texts(before), texts(after));
+    let gone = old.difference(&new);
+    changes.extend(gone.map(|text| removed(path.to_owned(), (*text).into())));
+    let came = new.difference(&old);
+    changes.extend(came.map(|text| added(path.to_owned(), (*text).into())));
     if changes.len() == known {
         changes.push(Change {
             before: Some(before.into()),
@@ -147,6 +144,10 @@ fn lists(path: &str, before: &[Value], after: &[Value], changes: &mut Vec<Change
             ..change(path.to_owned(), "changed")
         });
     }
+}
+
+fn texts(values: &[Value]) -> BTreeSet<&str> {
+    values.iter().filter_map(Value::as_str).collect()
 }
 
 fn are_texts(values: &[Value]) -> bool {
@@ -169,11 +170,11 @@ fn text(path: &str, before: Option<&str>, after: Option<&str>) -> Option<Change>
 
 fn unified(before: &str, after: &str) -> String {
     let mut differ = TextDiff::configure();
-    differ.timeout(TEXT_PATIENCE);
+    differ.timeout(Duration::from_millis(DIFF_TEXT_MS_MAX));
     let lines = differ.diff_lines(before, after);
     let mut unified = lines.unified_diff();
     unified
-        .context_radius(CONTEXT_LINES)
+        .context_radius(DIFF_CONTEXT_LINES)
         .header("before", "after")
         .to_string()
 }
