@@ -126,3 +126,29 @@ async fn views_that_go_on_meanwhile_are_compared_all_the_same() {
     stop.send_replace(true);
     following.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_applied_while_rows_are_compared() {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+    let mut history = History::default();
+    history.name_taken("acme", "my-app", 1);
+    let log = Arc::new(VecLog::new(history.events()));
+    let (views, runner) = over(Arc::new(Memory::default()), &limits()).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let followed = Arc::clone(&log);
+    let following = tokio::spawn(async move { runner.run(&*followed, stopped).await });
+    let first = history.last().position;
+    views.wait_for(first, PATIENCE).await.unwrap();
+
+    let turn = views.turn.lock().await;
+    history.build(1, requested(1, &["v1"]));
+    log.append(&history.events()[1..]);
+    let second = history.last().position;
+    // The clock goes on only when nobody has anything to do.
+    views.wait_for(second, PATIENCE).await.unwrap_err();
+    assert_eq!(views.applied(), first);
+    drop(turn);
+    views.wait_for(second, PATIENCE).await.unwrap();
+    stop.send_replace(true);
+    following.await.unwrap().unwrap();
+}
