@@ -14,6 +14,8 @@ pub mod digest;
 pub mod event;
 pub mod failure;
 pub mod ids;
+#[cfg(test)]
+mod interleave;
 pub mod keys;
 pub mod name;
 pub mod namespace;

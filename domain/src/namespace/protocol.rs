@@ -5,16 +5,14 @@
 //! crash. Whatever it picks, a name that a template goes by is held for it and for nobody else; and
 //! a crash leaves no name that is lost for good.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 
 use super::{Command, Hold, Names, Rejection, decide, evolve};
 use crate::ids::TemplateId;
+use crate::interleave::{Running, finish, goes_to_its_end, pause};
 use crate::name::{Namespace, TemplateName};
 use crate::recorded::Version;
 use crate::template::{self, Standing, Template};
@@ -46,19 +44,6 @@ fn slug() -> Namespace {
 struct World {
     names: RefCell<Names>,
     templates: RefCell<BTreeMap<TemplateId, (TemplateName, Template)>>,
-}
-
-/// Lets somebody else go first.
-async fn pause() {
-    let paused = Cell::new(false);
-    poll_fn(|_| {
-        if paused.replace(true) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 impl World {
@@ -273,14 +258,6 @@ fn programs() -> impl Strategy<Value = Vec<Program>> {
     )
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
-
-fn finish(program: impl Future<Output = ()>) {
-    let mut program = Box::pin(program);
-    let mut context = Context::from_waker(Waker::noop());
-    while program.as_mut().poll(&mut context).is_pending() {}
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -293,7 +270,6 @@ proptest! {
         for number in 0..TEMPLATES {
             finish(async { assert!(world.make(number, name(number)).await) });
         }
-        let mut context = Context::from_waker(Waker::noop());
         let mut running: Vec<(u8, Program, Running<'_>)> = (TEMPLATES..)
             .zip(programs)
             .map(|(new, program)| {
@@ -310,7 +286,7 @@ proptest! {
             if crashes {
                 let (new, program, _) = running.swap_remove(at);
                 crashed.push((new, program));
-            } else if running[at].2.as_mut().poll(&mut context).is_ready() {
+            } else if goes_to_its_end(&mut running[at].2) {
                 drop(running.swap_remove(at));
             }
             world.check()?;

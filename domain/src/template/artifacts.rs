@@ -5,18 +5,16 @@
 //! Whatever it picks, what a tag points to is there; and a crash leaves nothing that is never removed,
 //! or removed and never said.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 
 use super::{Command, Event, Rejection, Template, decide, evolve};
 use crate::digest::Digest;
 use crate::ids::{ArtifactId, BuildId};
+use crate::interleave::{Running, finish, finish_all, goes_to_its_end, pause};
 use crate::name::Tag;
 use crate::recorded::Version;
 use crate::time::Timestamp;
@@ -37,19 +35,6 @@ fn artifact(number: u8) -> ArtifactId {
 
 fn tag(number: u8) -> Tag {
     TAGS[usize::from(number)].parse().unwrap()
-}
-
-/// Lets somebody else go first.
-async fn pause() {
-    let paused = Cell::new(false);
-    poll_fn(|_| {
-        if paused.replace(true) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// What the log says.
@@ -314,14 +299,6 @@ fn programs() -> impl Strategy<Value = Vec<Program>> {
     )
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
-
-fn finish(program: impl Future<Output = ()>) {
-    let mut program = Box::pin(program);
-    let mut context = Context::from_waker(Waker::noop());
-    while program.as_mut().poll(&mut context).is_pending() {}
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
@@ -334,7 +311,6 @@ proptest! {
         // Two builds of one artifact: the tag `a` has left the first.
         finish(world.build(0, 0, 0));
         finish(world.build(1, 0, 0));
-        let mut context = Context::from_waker(Waker::noop());
         let mut running: Vec<Running<'_>> = Vec::new();
         running.extend(programs.into_iter().map(|program| -> Running<'_> { Box::pin(program.run(&world)) }));
         for (pick, crashes) in schedule {
@@ -342,16 +318,13 @@ proptest! {
                 break;
             }
             let at = pick.index(running.len());
-            if crashes || running[at].as_mut().poll(&mut context).is_ready() {
+            if crashes || goes_to_its_end(&mut running[at]) {
                 drop(running.swap_remove(at));
             }
             world.check()?;
         }
         // In turns: a build waits for whoever has claimed what it wants.
-        while !running.is_empty() {
-            running.retain_mut(|program| program.as_mut().poll(&mut context).is_pending());
-            world.check()?;
-        }
+        finish_all(running, || world.check())?;
         // The next start lets everything expire that has no tag, and looks what is left of it.
         for number in 0..BUILDS {
             finish(world.expire(number));
