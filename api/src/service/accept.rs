@@ -74,7 +74,11 @@ async fn accept_whole(
     joins: bool,
 ) -> Result<Accepted, ApiError> {
     let limits = &app.config.limits;
-    let _entering = enter(app, caller)?;
+    // Whoever joins a build does not wait in line, and that is seen later.
+    let entering = match enter(app, caller) {
+        Err(refusal) if !joins => return Err(refusal),
+        entering => entering,
+    };
     // First of all: it costs little, and what is missing is said before files are kept.
     let base = bases::resolve(app, caller, &request)?;
     let files = std::mem::take(&mut request.context);
@@ -88,6 +92,7 @@ async fn accept_whole(
         let way = Way::Joined;
         return Ok(Accepted { row, way });
     }
+    let _entering = entering?;
     requested.template_id = names::take(app, caller, &requested, claim).await?;
     mark(&mut requested, keyed);
     request_build(app, caller, requested, secrets).await

@@ -319,6 +319,16 @@ async fn a_request_that_would_join_gets_the_build_under_way() {
 }
 
 #[tokio::test]
+async fn whoever_joins_does_not_wait_in_line() {
+    let app = TestApp::start_with(|config| config.limits.waiting_build_count_max = 1).await;
+    let (first, _) = joined(joining(&app, &body("app")).await).await;
+    let (again, said) = joined(joining(&app, &body("app")).await).await;
+    assert_eq!((&again, said.as_deref()), (&first, Some("single-flight")));
+    let refused = joining(&app, &body("other")).await;
+    assert_eq!(refused.status().as_u16(), 429);
+}
+
+#[tokio::test]
 async fn what_differs_or_is_over_is_not_joined() {
     let app = TestApp::start().await;
     let first = build_id(&app.accept(&body("app")).await);
