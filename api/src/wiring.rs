@@ -403,7 +403,7 @@ fn follow_keys(background: &mut Background, app: &Arc<App>) {
 fn follow_retention(background: &mut Background, app: &Arc<App>) {
     let (files, stop) = (Arc::clone(app), background.first());
     background.spawn("files", async move {
-        retention::collect_files(&files, &stop).await;
+        retention::collect(&files, &stop).await;
         Ok(())
     });
     let (app, stop) = (Arc::clone(app), background.first());

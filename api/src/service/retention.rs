@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::cache::{CacheError, Stays};
 use crate::http::error::ApiError;
+use crate::wire::cache::Removed;
 
 /// What is to be done about the build that has been without a tag for the longest time.
 #[derive(Debug)]
@@ -62,26 +63,28 @@ pub async fn follow(app: &App, stop: &CancellationToken) {
     }
 }
 
-/// Removes the files that nobody needs, at once and at an interval, until `stop`.
-pub async fn collect_files(app: &App, stop: &CancellationToken) {
+/// Removes what nobody needs, at an interval, until `stop`: uploaded files, at once as well, and
+/// artifacts whose templates were deleted.
+pub async fn collect(app: &App, stop: &CancellationToken) {
     let interval = app.config.retention.files_interval();
     loop {
-        match app.desk.collect_files(false).await {
-            Ok(gone) if gone.is_empty() => {}
-            Ok(gone) => {
-                let freed_bytes: u64 = gone.iter().map(|one| one.bytes).sum();
-                tracing::info!(
-                    file_count = gone.len(),
-                    freed_bytes,
-                    "removed uploaded files"
-                );
-            }
-            Err(error) => tracing::warn!(error = chain(&error), "uploaded files stay for now"),
-        }
+        tell_removed("uploaded files", app.desk.collect_files(false).await);
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
         }
+        tell_removed("artifacts", app.desk.collect_artifacts(false).await);
+    }
+}
+
+fn tell_removed(what: &str, gone: Result<Vec<Removed>, CacheError>) {
+    match gone {
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => {
+            let freed_bytes: u64 = gone.iter().map(|one| one.bytes).sum();
+            tracing::info!(count = gone.len(), freed_bytes, "removed {what}");
+        }
+        Err(error) => tracing::warn!(error = chain(&error), "{what} stay for now"),
     }
 }
 

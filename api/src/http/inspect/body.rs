@@ -13,7 +13,6 @@ use domain::Digest;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use struson::reader::{JsonReader as _, JsonStreamReader, LinePosition, ReaderError, ValueType};
-use struson::serde::DeserializerError;
 use tokio::sync::mpsc;
 
 use crate::http::body::{Body, Json};
@@ -189,8 +188,8 @@ impl From<ReaderError> for Stop {
     }
 }
 
-impl From<DeserializerError> for Stop {
-    fn from(_: DeserializerError) -> Self {
+impl From<serde_json::Error> for Stop {
+    fn from(_: serde_json::Error) -> Self {
         Self::Body
     }
 }
@@ -306,8 +305,28 @@ impl Reading {
         Ok(Value::Object(object))
     }
 
+    /// Any value. The reader bounds how deep they are nested.
     fn value(&mut self) -> Result<Value, Stop> {
-        Ok(self.json.deserialize_next()?)
+        Ok(match self.json.peek()? {
+            ValueType::Null => {
+                self.json.next_null()?;
+                Value::Null
+            }
+            ValueType::Boolean => self.json.next_bool()?.into(),
+            ValueType::String => self.json.next_string()?.into(),
+            // As bodies that are read at once: one that is too large for an integer is none.
+            ValueType::Number => serde_json::from_str(&self.json.next_number_as_string()?)?,
+            ValueType::Array => {
+                self.json.begin_array()?;
+                let mut values = Vec::new();
+                while self.json.has_next()? {
+                    values.push(self.value()?);
+                }
+                self.json.end_array()?;
+                values.into()
+            }
+            ValueType::Object => self.object(|reading, _| reading.value())?,
+        })
     }
 
     /// The content of a file, and what stands for it in the body.

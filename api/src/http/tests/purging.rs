@@ -94,6 +94,26 @@ async fn expired_and_left(app: &TestApp, name: &str) -> (Value, ArtifactId) {
 }
 
 #[tokio::test]
+async fn what_was_made_for_a_deleted_template_goes_and_what_another_needs_stays() {
+    let app = TestApp::start().await;
+    let (shared, alone) = (publish(&app, "shared").await, publish(&app, "alone").await);
+    for (name, artifact) in [
+        ("deleted", &shared),
+        ("deleted", &alone),
+        ("other", &shared),
+    ] {
+        make_of(&app, name, artifact).await;
+    }
+    let deleted = app.delete("/v1/templates/refs/deleted").await;
+    assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+    let gone = app.service.app.desk.collect_artifacts(false).await.unwrap();
+    let keys: Vec<&str> = gone.iter().map(|one| one.key.as_str()).collect();
+    assert_eq!(keys, [alone.as_str()]);
+    assert!(!is_stored(&app, &alone).await);
+    assert!(is_stored(&app, &shared).await);
+}
+
+#[tokio::test]
 async fn what_a_crash_left_behind_an_expiry_goes_at_the_next_start() {
     let app = TestApp::start_on_disk().await;
     let (left, artifact) = expired_and_left(&app, "left").await;

@@ -223,22 +223,7 @@ impl CacheDesk {
         let bytes_max = wanted.bytes_max.unwrap_or(self.layer_bytes_max);
         let templates = self.templates().await?;
         let sizes = self.layer_lines(&templates).await?;
-        let artifacts = self.artifact_lines(&templates).await?;
-        let mut gone = Vec::new();
-        for line in artifacts.into_iter().filter(|line| !line.is_needed()) {
-            let is_gone = match line.key.parse::<ArtifactId>() {
-                Ok(_) if wanted.dry_run => true,
-                Ok(id) => self.remove_artifact(&id).await?.is_ok(),
-                Err(_) => false,
-            };
-            if is_gone {
-                gone.push(Removed {
-                    kind: Kind::Artifact,
-                    key: line.key,
-                    bytes: line.bytes,
-                });
-            }
-        }
+        let mut gone = self.collect_artifacts(wanted.dry_run).await?;
         let leaving: BTreeSet<String> = gone.iter().map(|gone| gone.key.clone()).collect();
         let evicted = if wanted.dry_run {
             self.cache.layers.plan_eviction(bytes_max, &leaving)
@@ -268,6 +253,34 @@ impl CacheDesk {
             within_bound: evicted.left_bytes <= bytes_max,
             kept,
         })
+    }
+}
+
+impl CacheDesk {
+    /// Removes the artifacts that no template needs: those of templates that were deleted, of builds
+    /// that have expired, and what a crash left before the log named it.
+    ///
+    /// # Errors
+    /// [`CacheError`]; what went before it is gone.
+    pub async fn collect_artifacts(&self, dry_run: bool) -> Result<Vec<Removed>, CacheError> {
+        let templates = self.templates().await?;
+        let artifacts = self.artifact_lines(&templates).await?;
+        let mut gone = Vec::new();
+        for line in artifacts.into_iter().filter(|line| !line.is_needed()) {
+            let is_gone = match line.key.parse::<ArtifactId>() {
+                Ok(_) if dry_run => true,
+                Ok(id) => self.remove_artifact(&id).await?.is_ok(),
+                Err(_) => false,
+            };
+            if is_gone {
+                gone.push(Removed {
+                    kind: Kind::Artifact,
+                    key: line.key,
+                    bytes: line.bytes,
+                });
+            }
+        }
+        Ok(gone)
     }
 }
 

@@ -119,6 +119,25 @@ proptest! {
 }
 
 #[test]
+fn numbers_are_those_of_a_body_that_is_read_at_once() {
+    let numbers = [
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "-0",
+        "1.5e3",
+        "1e999",
+    ];
+    for number in numbers {
+        let body = format!(r#"{{"build_config": [{number}]}}"#);
+        let read = read_in(body.as_bytes(), 3, BOUNDS).ok();
+        let read = read.map(|read| ((*read.json).clone(), read.contents));
+        assert_eq!(read, expected(body.as_bytes()), "{number}");
+    }
+}
+
+#[test]
 fn of_two_lists_the_last_counts() {
     let body = br#"{"build_context": {"files": [{"content_base64": "eA=="}], "files": [{}]}}"#;
     let read = read_in(body, 5, BOUNDS).unwrap();
