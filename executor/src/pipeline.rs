@@ -128,7 +128,8 @@ pub async fn run(
     services: &Services,
     job: Job,
     reporter: Reporter,
-    (stop, holdings): (CancellationToken, Holdings),
+    stop: CancellationToken,
+    holdings: Holdings,
 ) -> Ended {
     let secrets = services.vault.get(&job.build);
     let mask = match hiding(secrets.clone(), services.limits.secrets).await {

@@ -10,8 +10,9 @@ use super::query::Parameters;
 use super::{builds, reply};
 use crate::service::App;
 use crate::service::actors::Labels;
-use crate::service::diff::{Side, compare, request_of};
+use crate::service::diff::{Side, compare};
 use crate::service::keys::Caller;
+use crate::service::owners::request_of;
 use crate::wire::ascii;
 
 /// `GET /v1/templates/builds/{id}/diff?with={id}`: from the build in the path to the other one. Both
@@ -32,8 +33,8 @@ pub async fn get(
         .ok_or_else(|| ApiError::field("with", "is required: the id of the other build"))?;
     let after = builds::own(app, caller, with)?;
     let requests = (
-        request_of(app, &before.build_id).await?,
-        request_of(app, &after.build_id).await?,
+        request_of(&app.log, &before.build_id).await?,
+        request_of(&app.log, &after.build_id).await?,
     );
     let labels = Labels::of(app, &caller.owner).await?;
     let app = Arc::clone(app);

@@ -7,12 +7,8 @@ mod steps;
 
 use std::collections::BTreeSet;
 
-use domain::Event;
-use domain::build::{self, PinnedBase, Requested, Snapshotted};
+use domain::build::{PinnedBase, Requested, Snapshotted};
 use domain::definition::Source;
-use domain::ids::BuildId;
-use domain::ports::EventReader as _;
-use domain::recorded::{StreamName, Version};
 use projections::builds::BuildRow;
 use projections::outline::Outline;
 use projections::timeline::Timeline;
@@ -45,20 +41,6 @@ impl Side {
             outline,
             timeline,
         })
-    }
-}
-
-/// The request of a build, which is the first event of its stream: views do not keep it.
-///
-/// # Errors
-/// [`ApiError::Unavailable`] if the log cannot be read.
-pub async fn request_of(app: &App, id: &BuildId) -> Result<Box<Requested>, ApiError> {
-    let stream = StreamName::Build(id.clone());
-    let first = app.log.read_stream(&stream, Version::EMPTY, 1).await?;
-    match first.into_iter().next().map(|recorded| recorded.event) {
-        Some(Event::Build(build::Event::Requested(requested))) => Ok(requested),
-        // The log refuses any other beginning.
-        _ => Err(ApiError::BuildNotFound(id.to_string())),
     }
 }
 

@@ -17,12 +17,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use commands::AnyLog;
+use domain::build::{self, Requested};
 use domain::event::Event;
 use domain::ids::{BuildId, TemplateId};
 use domain::name::Owner;
+use domain::namespace;
 use domain::ports::EventReader as _;
 use domain::recorded::{Position, Recorded, StreamName, Version};
-use domain::{build, namespace};
 use projections::Views;
 
 use crate::http::error::ApiError;
@@ -119,21 +120,11 @@ impl Owners {
 
     /// From the log, where a build's first event stands before all its others.
     async fn of_build(&self, id: &BuildId) -> Result<Origin, ApiError> {
-        let stream = StreamName::Build(id.clone());
-        let first = self.log.read_stream(&stream, Version::EMPTY, 1).await;
-        let first = first
-            .map_err(|err| ApiError::unavailable("the event log cannot be read", err))?
-            .into_iter()
-            .next();
-        match first.map(|first| first.event) {
-            Some(Event::Build(build::Event::Requested(requested))) => Ok(Origin {
-                owner: requested.owner,
-                template: Some(requested.template_id),
-            }),
-            _ => Err(ApiError::internal(format!(
-                "the stream of build {id} does not begin with a request"
-            ))),
-        }
+        let requested = request_of(&self.log, id).await?;
+        Ok(Origin {
+            owner: requested.owner,
+            template: Some(requested.template_id),
+        })
     }
 
     /// From the views, which have a template's row since its first name, and for ever. The name was
@@ -161,6 +152,23 @@ impl Owners {
     fn known(&self) -> MutexGuard<'_, Known> {
         // Losing or keeping an entry is right either way.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the build `id`, which is in the log, was asked for: the first event of its stream.
+///
+/// # Errors
+/// [`ApiError::Unavailable`] if the log cannot be read.
+pub async fn request_of(log: &AnyLog, id: &BuildId) -> Result<Box<Requested>, ApiError> {
+    let stream = StreamName::Build(id.clone());
+    let first = log.read_stream(&stream, Version::EMPTY, 1).await;
+    let first = first.map_err(|err| ApiError::unavailable("the event log cannot be read", err))?;
+    match first.into_iter().next().map(|first| first.event) {
+        Some(Event::Build(build::Event::Requested(requested))) => Ok(requested),
+        // The log refuses any other beginning.
+        _ => Err(ApiError::internal(format!(
+            "the stream of build {id} does not begin with a request"
+        ))),
     }
 }
 

@@ -16,16 +16,13 @@ pub(super) async fn create(
     cache_dir: &Path,
     disk_bytes: u64,
     path: PathBuf,
-    (deadline, holdings): (Duration, &Holdings),
+    deadline: Duration,
+    holdings: &Holdings,
 ) -> Result<PathBuf, VmmError> {
     let original = cache_dir.join(format!("overlay-{disk_bytes}.qcow2"));
     if !tokio::fs::try_exists(&original).await.unwrap_or(false) {
         create_original(
-            qemu_img,
-            cache_dir,
-            disk_bytes,
-            &original,
-            (deadline, holdings),
+            qemu_img, cache_dir, disk_bytes, &original, deadline, holdings,
         )
         .await?;
     }
@@ -41,7 +38,8 @@ async fn create_original(
     cache_dir: &Path,
     disk_bytes: u64,
     original: &Path,
-    (deadline, holdings): (Duration, &Holdings),
+    deadline: Duration,
+    holdings: &Holdings,
 ) -> Result<(), VmmError> {
     let folder = cache_dir.to_owned();
     let making = blocking(move || {

@@ -193,10 +193,8 @@ impl Vmm {
             &config.cache_dir,
             disk_bytes(&disk, &snapshot.disk)?,
             dir.join(OVERLAY_FILE),
-            (
-                VmmLimits::seconds(config.limits.tool_seconds_max),
-                &self.holdings,
-            ),
+            VmmLimits::seconds(config.limits.tool_seconds_max),
+            &self.holdings,
         )
         .await?;
         let opened = {

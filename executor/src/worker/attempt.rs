@@ -74,8 +74,8 @@ impl Attempt {
         ));
         let holdings = Holdings::new();
         let told = tokio::spawn(moment_of(self.stop.clone()));
-        let held = (self.stop.clone(), holdings.clone());
-        let pipeline = Box::pin(pipeline::run(&services, job, reporter, held));
+        let (stop, held) = (self.stop.clone(), holdings.clone());
+        let pipeline = Box::pin(pipeline::run(&services, job, reporter, stop, held));
         let ended = AssertUnwindSafe(pipeline)
             .catch_unwind()
             .await

@@ -10,7 +10,7 @@ use super::PastError;
 use crate::builds::{BuildRow, BuildStatus};
 use crate::limits::{Limits, QueryLimits};
 use crate::projection::apply_batch;
-use crate::properties::{BUILDS, NAMES, TEMPLATES, play, tries};
+use crate::properties::histories::{BUILDS, NAMES, TEMPLATES, play, tries};
 use crate::runner::over;
 use crate::store::memory::Memory;
 use crate::templates::{Resolved, TemplateRow};

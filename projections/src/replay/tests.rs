@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::sync::watch;
 
 use super::*;
-use crate::properties::{play, tries};
+use crate::properties::histories::{play, tries};
 use crate::runner::over;
 use crate::store::Changes;
 use crate::store::memory::Memory;

@@ -1,5 +1,8 @@
 //! What templates are called, where their tags point, and who sees them.
 
+mod expiry;
+mod tags;
+
 use domain::build::{Cancelled, Event as BuildEvent};
 use domain::template::Event as TemplateEvent;
 
@@ -56,114 +59,6 @@ fn renamed(from: &str, to: &str) -> TemplateEvent {
         from: name(from),
         to: name(to),
     }
-}
-
-/// The builds of the template without a tag, and which expires first.
-fn untagged(views: &Views) -> (Vec<(BuildId, Timestamp)>, Option<BuildId>) {
-    let row = views.template(&template_id(1)).unwrap().unwrap();
-    let first = views.longest_untagged().unwrap();
-    let first = first.map(|untagged| {
-        assert_eq!(untagged.template_id, row.id);
-        assert_eq!(row.untagged[&untagged.build_id], untagged.since);
-        untagged.build_id
-    });
-    (row.untagged.into_iter().collect(), first)
-}
-
-fn expired(build: u8) -> TemplateEvent {
-    TemplateEvent::ArtifactExpired {
-        build: build_id(build),
-        artifact: artifact(build),
-    }
-}
-
-#[test]
-fn a_build_is_without_a_tag_from_the_moment_that_the_last_one_left_it() {
-    let mut history = two_builds();
-    assert_eq!(untagged(&history.views()), (Vec::new(), None));
-    // Another tag still points to the first when one is taken away, by hand and by a build.
-    history
-        .template(1, assigned(&["keep"], 1))
-        .ready_build(3, 1, &["v1", "default"]);
-    let since = history.last().time;
-    let second = (vec![(build_id(2), since)], Some(build_id(2)));
-    assert_eq!(untagged(&history.views()), second);
-    history.template(
-        1,
-        TemplateEvent::TagRemoved {
-            tag: tag("keep"),
-            build: Some(build_id(1)),
-        },
-    );
-    let later = history.last().time;
-    let both = vec![(build_id(1), later), (build_id(2), since)];
-    assert_eq!(untagged(&history.views()), (both, Some(build_id(2))));
-    history.template(1, assigned(&["back"], 2));
-    let first = (vec![(build_id(1), later)], Some(build_id(1)));
-    assert_eq!(untagged(&history.views()), first);
-    history.template(1, TemplateEvent::Deleted {});
-    assert_eq!(untagged(&history.views()), (Vec::new(), None));
-}
-
-#[test]
-fn a_reference_means_no_build_whose_artifact_has_expired() {
-    let mut history = two_builds();
-    history.template(
-        1,
-        TemplateEvent::TagRemoved {
-            tag: tag("v1"),
-            build: Some(build_id(1)),
-        },
-    );
-    let exact = format!("acme/my-app:{}", build_id(1));
-    assert_eq!(
-        resolved(&history.views(), "acme", &exact),
-        Some(build_id(1))
-    );
-    history.template(1, expired(1));
-    let views = history.views();
-    assert_eq!(untagged(&views), (Vec::new(), None));
-    assert_eq!(resolved(&views, "acme", &exact), None);
-    let row = views.build(&build_id(1)).unwrap().unwrap();
-    assert_eq!(row.expired_at, Some(history.last().time));
-    assert_eq!(resolved(&views, "acme", "acme/my-app"), Some(build_id(2)));
-}
-
-#[test]
-fn an_expired_artifact_is_listed_until_it_is_gone_or_its_template_is() {
-    let purged = |build| TemplateEvent::ArtifactPurged {
-        build: build_id(build),
-        artifact: artifact(build),
-    };
-    let of = |history: &History, build| {
-        let views = history.views();
-        let all = views.expired(None, 10).unwrap();
-        let own = views.expired_of(&artifact(build), 10).unwrap();
-        assert_eq!(views.expired(own.last(), 10).unwrap().len() + 1, all.len());
-        let row = views.template(&template_id(1)).unwrap().unwrap();
-        let listed: Vec<_> = all
-            .into_iter()
-            .map(|one| (one.build_id, one.artifact))
-            .collect();
-        assert!(
-            listed
-                .iter()
-                .all(|(build, _)| row.expired.contains_key(build))
-        );
-        listed.len()
-    };
-    let mut history = two_builds();
-    history.template(1, expired(1));
-    assert_eq!(of(&history, 1), 1);
-    history.template(1, purged(1));
-    let row = history.views().build(&build_id(1)).unwrap().unwrap();
-    assert_eq!(row.purged_at, Some(history.last().time));
-    assert!(row.expired_at < row.purged_at);
-    assert_eq!(history.views().expired(None, 10).unwrap(), []);
-    history.template(1, expired(2));
-    assert_eq!(of(&history, 2), 1);
-    history.template(1, TemplateEvent::Deleted {});
-    assert_eq!(history.views().expired(None, 10).unwrap(), []);
 }
 
 #[test]
@@ -334,71 +229,6 @@ fn lists_are_sorted_by_namespace_and_name() {
     }
     let expected = [template_id(3), template_id(2), template_id(1)];
     assert_eq!(listed(&history.views(), "acme"), expected);
-}
-
-#[test]
-fn only_a_ready_build_moves_tags() {
-    let mut history = two_builds();
-    history
-        .build(3, requested(1, &["default", "v3"]))
-        .build(3, started(1))
-        .build(3, BuildEvent::Failed(step_failure()))
-        .build(4, requested(1, &["default"]))
-        .build(4, BuildEvent::Cancelled(Cancelled::default()));
-    let views = history.views();
-    assert_eq!(resolved(&views, "acme", "my-app"), Some(build_id(2)));
-    assert_eq!(resolved(&views, "acme", "my-app:v3"), None);
-    let failed = format!("my-app:{}", build_id(3));
-    assert_eq!(resolved(&views, "acme", &failed), None);
-}
-
-#[test]
-fn tags_move_in_the_order_of_the_log() {
-    let mut history = two_builds();
-    // Requested first, ready last: the last word counts.
-    history
-        .build(3, requested(1, &["default"]))
-        .build(3, started(1))
-        .ready_build(4, 1, &["default"])
-        .template(1, assigned(&["default", "x"], 1))
-        .build(3, grown())
-        .build(3, snapshotted(3));
-    let views = history.views();
-    assert_eq!(resolved(&views, "acme", "my-app"), Some(build_id(3)));
-    assert_eq!(resolved(&views, "acme", "my-app:x"), Some(build_id(1)));
-    let moves = tag_moves(&views, "default");
-    let builds: Vec<_> = moves.into_iter().map(|it| it.build_id.unwrap()).collect();
-    assert_eq!(builds, [3, 1, 4, 2].map(build_id));
-}
-
-#[test]
-fn a_tag_that_is_set_to_where_it_is_keeps_its_time() {
-    let mut history = two_builds();
-    history.template(1, assigned(&["v1"], 1));
-    let views = history.views();
-    let row = views.template(&template_id(1)).unwrap().unwrap();
-    let expected = TagRow {
-        build_id: build_id(1),
-        since: at(5_000),
-    };
-    assert_eq!(row.tags.get(&tag("v1")), Some(&expected));
-    let moves = tag_moves(&views, "v1");
-    assert_eq!(moves.len(), 1);
-}
-
-#[test]
-fn a_removed_tag_means_nothing_and_its_history_stays() {
-    let mut history = two_builds();
-    let remove = || TemplateEvent::TagRemoved {
-        tag: tag("v1"),
-        build: None,
-    };
-    history.template(1, remove()).template(1, remove());
-    let views = history.views();
-    assert_eq!(resolved(&views, "acme", "my-app:v1"), None);
-    let moves = tag_moves(&views, "v1");
-    let builds: Vec<_> = moves.into_iter().map(|it| it.build_id).collect();
-    assert_eq!(builds, [None, Some(build_id(1))]);
 }
 
 #[test]

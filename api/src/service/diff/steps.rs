@@ -151,12 +151,12 @@ impl Pair {
 }
 
 fn align(before: &[Label<'_>], after: &[Label<'_>]) -> Vec<Pair> {
-    let identities = |labels: &[Label<'_>]| -> Vec<String> {
-        labels.iter().map(|(is, _)| (*is).to_owned()).collect()
-    };
-    let kinds = |labels: &[Label<'_>]| -> Vec<String> {
-        labels.iter().map(|(_, kind)| (*kind).to_owned()).collect()
-    };
+    fn identities<'a>(labels: &[Label<'a>]) -> Vec<&'a str> {
+        labels.iter().map(|(identity, _)| *identity).collect()
+    }
+    fn kinds<'a>(labels: &[Label<'a>]) -> Vec<&'a str> {
+        labels.iter().map(|(_, kind)| *kind).collect()
+    }
     let mut pairs = Vec::new();
     for op in capture_diff_slices(Algorithm::Myers, &identities(before), &identities(after)) {
         let (old, new) = (op.old_range(), op.new_range());
