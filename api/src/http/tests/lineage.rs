@@ -2,10 +2,14 @@
 
 use domain::build::Command;
 use domain::failure::{Failure, FailureReason};
+use domain::recorded::Actor;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::support::{TestApp, build_id, is_error};
+use crate::service::actors::Labels;
+use crate::service::operator;
+use crate::wire::admin::NewKey;
 
 /// Lets the build fail for good.
 async fn fail(app: &TestApp, build: &Value) {
@@ -140,4 +144,27 @@ async fn the_line_of_somebody_elses_build_is_nowhere() {
         let path = format!("/v1/templates/builds/tb_x/{below}");
         is_error(app.get(&path).await, 404, "template_build_not_found").await;
     }
+}
+
+#[tokio::test]
+async fn what_others_call_their_keys_is_told_to_nobody_else() {
+    let app = TestApp::start().await;
+    let service = &app.service.app;
+    for owner in ["one", "other"] {
+        let new = NewKey {
+            owner: owner.to_owned(),
+            label: format!("of {owner}"),
+        };
+        let made = operator::create_key(&service.dispatcher, &service.ids, new).await;
+        made.unwrap();
+    }
+    let owner = "one".parse().unwrap();
+    let labels = Labels::of(service, &owner).await.unwrap();
+    let (keys, _) = service.dispatcher.load_keys().await.unwrap();
+    let shown = |owner: &str| {
+        let key = keys.iter().find(|key| key.owner.as_str() == owner).unwrap();
+        labels.actor(&Actor::Key { id: key.id.clone() }).label
+    };
+    assert_eq!(shown("one").as_deref(), Some("of one"));
+    assert_eq!(shown("other"), None);
 }
