@@ -101,11 +101,11 @@ async fn a_retry_of_a_retry_knows_its_line_and_the_line_knows_it() {
 async fn who_asked_is_told_by_the_label_of_the_key() {
     let app = TestApp::start().await;
     let service = &app.service.app;
-    let new = crate::wire::admin::NewKey {
+    let new = NewKey {
         owner: "default".to_owned(),
         label: "the release bot".to_owned(),
     };
-    let made = crate::service::operator::create_key(&service.dispatcher, &service.ids, new);
+    let made = operator::create_key(&service.dispatcher, &service.ids, new);
     let made = made.await.unwrap();
     let (keys, _) = service.dispatcher.load_keys().await.unwrap();
     service.keys.replace(&keys);
