@@ -1,7 +1,12 @@
-//! The names of the vertexes that are steps: `[build  2/11] RUN make`.
+//! The names of the vertexes that are steps: `[build  2/11] RUN make`. An image that `COPY --from` or a
+//! mount names is called by no place, `FROM docker.io/library/debian:bookworm@sha256:…`: so is a base image,
+//! where another build that has the vertex uses it so.
 
 /// Instructions beyond this are not counted: no Dockerfile that BuildKit takes has as many.
 const PLACE_MAX: u32 = 1_000_000;
+
+/// How the instruction of an image begins.
+const BASE: &str = "FROM ";
 
 /// What a step's name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +16,8 @@ pub(super) struct StepName {
     pub(super) stage: String,
     /// Its place among the counted instructions of the stage, from 1.
     pub(super) place: u32,
-    /// How many there are.
-    pub(super) total: u32,
+    /// How many there are; none if the name does not tell.
+    pub(super) total: Option<u32>,
     /// The instruction.
     pub(super) text: String,
 }
@@ -20,6 +25,14 @@ pub(super) struct StepName {
 impl StepName {
     /// None if the name is not a step's.
     pub(super) fn parse(name: &str) -> Option<Self> {
+        if name.starts_with(BASE) {
+            return Some(Self {
+                stage: String::new(),
+                place: 1,
+                total: None,
+                text: name.to_owned(),
+            });
+        }
         let (head, text) = name.strip_prefix('[')?.split_once("] ")?;
         // A platform may stand before the stage, and blanks before the place if there are ten or more.
         let mut words = head.split_whitespace().rev();
@@ -32,7 +45,7 @@ impl StepName {
         Some(Self {
             stage: stage.unwrap_or_default().to_lowercase(),
             place,
-            total,
+            total: Some(total),
             // The merge at the end of a `COPY --link`.
             text: text.strip_prefix("LINK ").unwrap_or(text).to_owned(),
         })
@@ -41,7 +54,12 @@ impl StepName {
     /// Whether it is a base image. Stages with the same one share its vertex, whose name is that of the
     /// stage that BuildKit met first.
     pub(super) fn is_base(&self) -> bool {
-        self.text.starts_with("FROM ")
+        self.text.starts_with(BASE)
+    }
+
+    /// Whether it tells where in its Dockerfile the step stands.
+    pub(super) fn has_place(&self) -> bool {
+        self.total.is_some()
     }
 }
 
@@ -62,7 +80,7 @@ mod tests {
         let expected = StepName {
             stage: stage.to_owned(),
             place,
-            total,
+            total: Some(total),
             text: text.to_owned(),
         };
         assert_eq!(StepName::parse(name), Some(expected));
@@ -92,6 +110,14 @@ mod tests {
     }
 
     #[test]
+    fn an_image_may_be_called_by_no_place() {
+        let name = StepName::parse("FROM debian@sha256:0").unwrap();
+        assert!(name.is_base());
+        assert!(!name.has_place());
+        assert_eq!(name.text, "FROM debian@sha256:0");
+    }
+
+    #[test]
     fn other_names_are_no_steps() {
         for name in [
             "",
@@ -108,6 +134,8 @@ mod tests {
             "[1/99999999999] RUN a",
             "[1/] RUN a",
             "[1/2]RUN a",
+            "FROMAGE",
+            "RUN a",
         ] {
             assert_eq!(StepName::parse(name), None, "{name}");
         }

@@ -3,7 +3,8 @@
 //! A step is known by its name, but a name need not be this build's: a vertex that several builds have
 //! at once bears the name that the first of them gave it, `[2/5] RUN make` for what is
 //! `[build 2/3] RUN make` here. Such a vertex stands before the one that takes it. So does a base image
-//! that several stages share: it is named after any of them and stands in the first.
+//! that several stages share: it is named after any of them and stands in the first. An image that steps
+//! only take files from is no step, whatever it is called.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,6 +64,11 @@ impl Stages {
         self.labels.iter().position(|own| own == label)
     }
 
+    /// The stage that a name says, if it is one of this Dockerfile.
+    pub(super) fn of(&self, name: &StepName) -> Option<usize> {
+        self.find(&name.stage).filter(|_| name.has_place())
+    }
+
     /// Where nothing is known of the Dockerfile, its stages are those of the vertexes' names. The target
     /// is told first.
     fn guess(&mut self, graph: &Graph) {
@@ -71,6 +77,7 @@ impl Stages {
         }
         for id in graph.ids().rev() {
             if let Some(name) = &graph[id].step_name
+                && name.has_place()
                 && !self.labels.contains(&name.stage)
             {
                 self.labels.push(name.stage.clone());
@@ -110,13 +117,13 @@ pub(super) fn place(graph: &Graph, stages: &mut Stages, title_bytes_max: usize) 
 /// Whether every stage is there to its end, as far as the names tell.
 pub(super) fn is_complete(graph: &Graph, stages: &mut Stages) -> bool {
     stages.guess(graph);
-    let mut totals: BTreeMap<usize, BTreeMap<u32, u32>> = BTreeMap::new();
+    let mut totals: BTreeMap<usize, BTreeMap<u32, Option<u32>>> = BTreeMap::new();
     let mut named = BTreeSet::new();
     for (id, slot) in slots(graph, stages) {
         if let Some(name) = &graph[id].step_name {
             let totals = totals.entry(slot.stage).or_default();
             totals.insert(slot.place, name.total);
-            named.extend(stages.find(&name.stage));
+            named.extend(stages.of(name));
         }
     }
     // A base that stages share stands in the first of them.
@@ -126,7 +133,7 @@ pub(super) fn is_complete(graph: &Graph, stages: &mut Stages) -> bool {
             let mut places = (first..).zip(totals.keys());
             let last = totals.last_key_value();
             places.all(|(place, &there)| place == there)
-                && last.is_some_and(|(place, total)| place == total)
+                && last.is_some_and(|(place, total)| Some(*place) == *total)
         })
 }
 
@@ -137,8 +144,17 @@ fn slots(graph: &Graph, stages: &Stages) -> BTreeMap<VertexId, Slot> {
     });
     let steps: Vec<(VertexId, &StepName)> = steps.collect();
     let takers = takers(graph, &steps);
+    let gives_files_only = |id: VertexId, name: &StepName| {
+        // A stage that is nothing but its base is taken from, too: then the name tells.
+        let may_be_a_stage = name.has_place() && stages.labels.len() > 1;
+        !may_be_a_stage && takers.get(&id).is_some_and(Vec::is_empty)
+    };
+    let steps: Vec<(VertexId, &StepName)> = steps
+        .into_iter()
+        .filter(|&(id, name)| !gives_files_only(id, name))
+        .collect();
     let own = |name: &StepName| {
-        let stage = stages.find(&name.stage)?;
+        let stage = stages.of(name)?;
         Some(Slot {
             stage,
             place: name.place,
@@ -183,12 +199,28 @@ fn slots(graph: &Graph, stages: &Stages) -> BTreeMap<VertexId, Slot> {
     slots
 }
 
-/// Which steps take what.
+/// Which steps take what; of a base image, which build on it: none if steps only take files from it.
 fn takers(graph: &Graph, steps: &[(VertexId, &StepName)]) -> BTreeMap<VertexId, Vec<VertexId>> {
+    let bases: BTreeSet<VertexId> = steps
+        .iter()
+        .filter(|(_, name)| name.is_base())
+        .map(|&(id, _)| id)
+        .collect();
+    // The files of a `COPY --link` are copied to nothing: what they are merged with comes before it.
+    let is_part = |part: VertexId, of: &StepName| {
+        let mut wholes = steps.iter().filter(|&&(_, name)| name == of);
+        wholes.any(|&(id, _)| graph[id].inputs.contains(&part))
+    };
     let mut takers: BTreeMap<VertexId, Vec<VertexId>> = BTreeMap::new();
-    for &(id, _) in steps {
-        for &input in &graph[id].inputs {
-            takers.entry(input).or_default().push(id);
+    for &(id, name) in steps {
+        for (position, input) in graph[id].inputs.iter().enumerate() {
+            let of = takers.entry(*input).or_default();
+            // What a step builds on is the first thing that it takes; one that stands first builds on
+            // nothing.
+            let builds_on = || position == 0 && name.place > 1 && !is_part(id, name);
+            if !bases.contains(input) || builds_on() {
+                of.push(id);
+            }
         }
     }
     takers

@@ -136,7 +136,7 @@ impl Steps {
             return;
         };
         let place = name.place;
-        let stage = self.stages.find(&name.stage);
+        let stage = self.stages.of(&name);
         let slot = stage.map(|stage| Slot { stage, place });
         let alike = self.by_text.get(&name.text).into_iter().flatten();
         let best = alike.copied().min_by_key(|&step| {
@@ -148,7 +148,8 @@ impl Steps {
             self.list[step].vertexes.push(id);
         } else if let Some(slot) = slot {
             let bytes_max = self.title_bytes_max;
-            let title = title(&self.stages, slot, name.total, &name.text, bytes_max);
+            let total = name.total.unwrap_or(place);
+            let title = title(&self.stages, slot, total, &name.text, bytes_max);
             let stage = NO_STAGE;
             self.add(graph, Slot { stage, place }, title, name.text, vec![id]);
         }

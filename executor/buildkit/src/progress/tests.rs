@@ -70,6 +70,7 @@ const COPY_LINK: &str = include_str!("fixtures/copy_link.jsonl");
 const ADD_URL: &str = include_str!("fixtures/add_url.jsonl");
 const SECRET_MOUNT: &str = include_str!("fixtures/secret_mount.jsonl");
 const SHARED: &str = include_str!("fixtures/shared_with_another_build.jsonl");
+const NAMED_BY_ANOTHER: &str = include_str!("fixtures/base_named_by_another_build.jsonl");
 const CANCELLED: &str = include_str!("fixtures/cancelled.jsonl");
 
 mod cuts;

@@ -88,6 +88,81 @@ fn a_base_that_stages_share_stands_in_the_first() {
 }
 
 #[test]
+fn a_base_that_another_build_takes_files_from_stands_before_what_is_built_on_it() {
+    check(
+        &[""],
+        &[("a", &[], "FROM a"), ("b", &["a"], "[2/2] RUN b")],
+        &["[1/2] FROM a", "[2/2] RUN b"],
+    );
+    check(
+        &["one", ""],
+        &[
+            ("a", &[], "FROM a"),
+            ("b", &["a"], "[one 2/2] RUN b"),
+            ("c", &["a", "b"], "[stage-1 2/2] COPY --from=one b ."),
+        ],
+        &[
+            "[one 1/2] FROM a",
+            "[one 2/2] RUN b",
+            "[stage-1 2/2] COPY --from=one b .",
+        ],
+    );
+    check(&[""], &[("a", &[], "FROM a")], &["[1/1] FROM a"]);
+}
+
+#[test]
+fn an_image_that_steps_only_take_files_from_is_no_step() {
+    for tools in ["FROM tools", "[1/4] FROM tools"] {
+        for base in ["FROM a", "[1/2] FROM a"] {
+            check(
+                &[""],
+                &[
+                    ("x", &[], tools),
+                    ("a", &[], base),
+                    ("c", &["a", "x"], "[2/2] COPY --from=tools x ."),
+                ],
+                &["[1/2] FROM a", "[2/2] COPY --from=tools x ."],
+            );
+            check(
+                &[""],
+                &[
+                    ("x", &[], tools),
+                    ("a", &[], base),
+                    ("c", &["x"], "[2/2] COPY --link --from=tools x ."),
+                    ("d", &["a", "c"], "[2/2] LINK COPY --link --from=tools x ."),
+                ],
+                &["[1/2] FROM a", "[2/2] COPY --link --from=tools x ."],
+            );
+        }
+        check(
+            &[""],
+            &[
+                ("x", &[], tools),
+                ("c", &["x"], "[1/1] COPY --from=tools x ."),
+            ],
+            &["[1/1] COPY --from=tools x ."],
+        );
+    }
+}
+
+#[test]
+fn a_stage_that_is_only_a_base_is_a_step_although_it_only_gives_files() {
+    check(
+        &["tools", ""],
+        &[
+            ("x", &[], "[tools 1/1] FROM tools"),
+            ("a", &[], "[stage-1 1/2] FROM a"),
+            ("c", &["a", "x"], "[stage-1 2/2] COPY --from=tools x ."),
+        ],
+        &[
+            "[tools 1/1] FROM tools",
+            "[stage-1 1/2] FROM a",
+            "[stage-1 2/2] COPY --from=tools x .",
+        ],
+    );
+}
+
+#[test]
 fn a_chain_with_the_names_of_another_build_stands_before_what_takes_it() {
     check(
         &["build", ""],

@@ -239,3 +239,17 @@ fn warnings_name_their_rule_and_their_line_and_nothing_else_of_the_file() {
     );
     assert!(recording.contains("\"sourceInfo\":{\"filename\":\"Dockerfile\",\"data\":"));
 }
+
+#[test]
+fn a_base_that_another_build_takes_files_from_is_a_step() {
+    succeeds(
+        NAMED_BY_ANOTHER,
+        &[""],
+        r"
+        note: resolving docker.io/library/debian:bookworm
+        1/1 [1/1] FROM docker.io/library/debian:bookworm@sha256:05
+        1 cached
+        note: exporting to oci image format
+        ",
+    );
+}

@@ -12,7 +12,7 @@ async fn digest_of_base(bench: &Bench) -> String {
     outcome.unwrap();
     let (_, digest) = said
         .split_once("debian:bookworm@")
-        .expect("the image is resolved");
+        .unwrap_or_else(|| panic!("the image is not resolved: {said}"));
     digest.chars().take("sha256:".len() + 64).collect()
 }
 
@@ -67,6 +67,30 @@ async fn an_image_that_the_daemon_holds_is_denied_to_whoever_only_knows_its_dige
     invocation.images = ImagePolicy::new();
     invocation.images.allow(name, None);
     bench.build(invocation).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn a_base_that_another_build_takes_files_from_at_the_same_time_is_told_as_a_step() {
+    let theirs = Bench::new();
+    let taking = theirs.invocation(
+        "FROM scratch\nCOPY --from=debian:bookworm / /\nRUN echo rea''dy; exec sleep 10000\n",
+    );
+    let (mut heard, ended) = theirs.start(taking);
+    let ours = async {
+        heard.output("ready").await;
+        let bench = Bench::new();
+        let (outcome, said) = bench
+            .build(bench.invocation("FROM debian:bookworm\nRUN true\n"))
+            .await;
+        outcome.unwrap();
+        assert!(
+            said.contains("\"[1/2] FROM docker.io/library/debian:bookworm@sha256:"),
+            "{said}"
+        );
+        theirs.stop.cancel();
+    };
+    let (outcome, ()) = tokio::join!(ended, ours);
+    assert!(matches!(outcome, Err(RunError::Stopped)), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -16,6 +16,29 @@ fn a_step_that_turns_up_later_is_appended_and_the_others_keep_their_numbers() {
 }
 
 #[test]
+fn an_image_without_a_place_that_turns_up_later_is_ignored() {
+    let mut build = Build::new(&[""]);
+    begun(&mut build);
+    build
+        .vertexes(&[started("x", &[], "FROM x", 4)])
+        .told(&[])
+        .vertexes(&[completed("x", &[], "FROM x", (4, 5))])
+        .told(&[]);
+    let outcome = build.end(Some(0), &["2 done in 0 ms", "3/3 [3/3] RUN c", "3 cached"]);
+    assert_eq!(outcome, None);
+}
+
+#[test]
+fn a_base_that_another_build_has_begun_is_told_when_what_is_built_on_it_is_announced() {
+    let mut build = Build::new(&[""]);
+    build
+        .vertexes(&[cached("a", &[], "FROM a", 1)])
+        .told(&[])
+        .vertexes(&[vertex("b", &["a"], "[2/2] RUN b")])
+        .told(&["1/2 [1/2] FROM a"]);
+}
+
+#[test]
 fn a_step_of_another_build_is_ignored() {
     let mut build = Build::new(&[""]);
     begun(&mut build);
