@@ -20,12 +20,21 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// How long a cancelled build may take to be gone, on a host that does other things too.
 const GONE: Duration = Duration::from_secs(20);
 
+/// How often a build may be cancelled before the service that is to be killed dies.
+const KILLS_MAX: usize = 5;
+
 /// Scenarios with services of their own.
 pub(crate) fn own() -> Vec<Scenario<'static>> {
-    vec![Scenario::new(
-        "cancel::in_every_phase_nothing_of_the_build_is_left_when_its_log_ends",
-        every_phase,
-    )]
+    vec![
+        Scenario::new(
+            "cancel::in_every_phase_nothing_of_the_build_is_left_when_its_log_ends",
+            every_phase,
+        ),
+        Scenario::new(
+            "cancel::a_service_that_dies_on_the_way_ends_the_build_when_it_is_back",
+            killed_on_the_way,
+        ),
+    ]
 }
 
 fn every_phase() {
@@ -50,10 +59,60 @@ fn every_phase() {
     assert!(service.terminate().success());
 }
 
+/// The service is killed between the wish and its fulfilment.
+#[expect(
+    clippy::print_stdout,
+    reason = "what was found is a result of the suite"
+)]
+fn killed_on_the_way() {
+    let marker = format!("1701.{:07}", std::process::id());
+    let place = Place::new();
+    let mut service = place.start();
+    let step = begin(&service, &marker, &step("first", &marker));
+    let remains = remains(&service, &marker);
+    cancelled(&service, &step, |_| {});
+
+    let mut phases = of_images(&marker);
+    phases.extend(of_machines());
+    phases.retain(|phase| ["step", "BuildKit", "ext4", "readiness"].contains(&phase.name));
+    assert_eq!(phases.len(), 4, "phases have other names");
+    for phase in &phases {
+        let mut tries = 0..KILLS_MAX;
+        loop {
+            let again = tries.next();
+            assert!(again.is_some(), "{}: never killed in time", phase.name);
+            let running = begin(&service, &marker, phase);
+            let below = host::below(service.pid());
+            call(&service, "POST", &running.cancel(), &Value::Null);
+            service.kill();
+            service = place.start();
+            let message = end(&service, &running);
+            let left: Vec<&Process> = below.iter().filter(|process| process.is_alive()).collect();
+            assert!(left.is_empty(), "{}: {left:?} after {message}", phase.name);
+            gone_now(&service, &remains);
+            // Else it was cancelled before the service was killed.
+            if message.contains("stopped the worker that built it") {
+                println!("cancel: {}, service killed: {message}", phase.name);
+                assert!(message.contains("seen to be gone"), "{message}");
+                assert!(!message.contains("still there"), "{message}");
+                break;
+            }
+        }
+    }
+    builds(&service, "after-all");
+    assert!(service.terminate().success());
+}
+
 /// A build that has come to its phase.
 struct Running {
     phase: &'static str,
     build: String,
+}
+
+impl Running {
+    fn cancel(&self) -> String {
+        format!("/v1/templates/builds/{}/cancel", self.build)
+    }
 }
 
 /// Starts a build and waits until it is in its phase.
@@ -90,9 +149,7 @@ fn begin(service: &Service, marker: &str, phase: &Phase) -> Running {
 /// What the service would have left behind.
 fn waiting(service: &Service, marker: &str) -> Remains {
     let steps = ["one", "two"].map(|name| begin(service, marker, &step(name, marker)));
-    let sleeper = host::with_argument(marker);
-    let sleeper: &Process = sleeper.first().expect("the step runs");
-    let remains = Remains::expected(service, sleeper, marker.to_owned());
+    let remains = remains(service, marker);
     let waits = Phase {
         name: "waiting",
         body: json!({"base_image": "debian:bookworm", "name": "waits"}),
@@ -108,6 +165,13 @@ fn waiting(service: &Service, marker: &str) -> Remains {
         cancelled(service, step, |_| {});
     }
     remains
+}
+
+/// What a step that runs would leave behind.
+fn remains(service: &Service, marker: &str) -> Remains {
+    let sleeper = host::with_argument(marker);
+    let sleeper: &Process = sleeper.first().expect("the step runs");
+    Remains::expected(service, sleeper, marker.to_owned())
 }
 
 /// What the last entry of a cancelled build's log says.
@@ -141,9 +205,18 @@ impl Report {
 /// Cancels a build and waits for the end of its log.
 #[expect(clippy::print_stdout, reason = "the times are a result of the suite")]
 fn cancelled(service: &Service, running: &Running, check: impl Fn(&Report)) {
-    let path = format!("/v1/templates/builds/{}/cancel", running.build);
     let since = Instant::now();
-    call(service, "POST", &path, &json!({"reason": running.phase}));
+    let reason = json!({"reason": running.phase});
+    call(service, "POST", &running.cancel(), &reason);
+    let message = end(service, running);
+    let took = since.elapsed().as_millis();
+    println!("cancel: {} gone within {took} ms: {message}", running.phase);
+    check(&Report { message });
+}
+
+/// Waits until a build counts as cancelled; gives the last entry of its log.
+fn end(service: &Service, running: &Running) -> String {
+    let since = Instant::now();
     while status(service, &running.build) != "cancelled" {
         assert!(
             since.elapsed() < GONE,
@@ -155,12 +228,10 @@ fn cancelled(service: &Service, running: &Running, check: impl Fn(&Report)) {
         );
         pause();
     }
-    let took = since.elapsed().as_millis();
     let message = messages(service, &running.build).pop();
     let message = message.expect("a log ends with an entry");
-    println!("cancel: {} gone within {took} ms: {message}", running.phase);
     assert!(message.starts_with("Build cancelled; "), "{message}");
-    check(&Report { message });
+    message
 }
 
 /// That nothing is left at this moment, and not a while later.

@@ -32,7 +32,7 @@ impl Process {
         (!is_zombie).then_some(Self { pid, started })
     }
 
-    fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         Self::find(self.pid).as_ref() == Some(self)
     }
 
