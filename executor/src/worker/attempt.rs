@@ -128,7 +128,16 @@ impl Attempt {
                     failure: Failure::new(FailureReason::Timeout, message),
                 }
             }
-            Ended::Failed(failure) => Command::Fail { fence, failure },
+            Ended::Failed(failure) => {
+                if failure.reason.retried_by_itself() {
+                    // Nothing that whoever asked for the build could have done better.
+                    warn!(
+                        failure.reason = failure.reason.as_str(),
+                        failure.message, "the attempt failed"
+                    );
+                }
+                Command::Fail { fence, failure }
+            }
             Ended::Stopped { killed } => {
                 // Stopped by a cancellation, or by the shutdown of the service: the log knows.
                 match self

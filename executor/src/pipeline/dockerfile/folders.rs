@@ -23,7 +23,7 @@ impl Attempt<'_> {
         let missing = failures::blocking(move || {
             let root = View::open(view.mount.path());
             let missing = root.and_then(|root| missing(&root, wanted));
-            view.unmount().map_err(|error| failures::overlay(&error))?;
+            drop(view);
             missing.map_err(|error| failures::io("look for the folders of an image", &error))
         });
         let missing = missing.await??;
