@@ -106,3 +106,22 @@ pub(super) struct View {
     pub(super) mount: OverlayMount,
     _folder: tempfile::TempDir,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_that_somebody_looks_at_goes_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let mount = OverlayMount::read_only(&[], &path).unwrap();
+        let looking = std::fs::File::open(&path).unwrap();
+        drop(View {
+            mount,
+            _folder: folder,
+        });
+        assert!(!path.exists());
+        drop(looking);
+    }
+}

@@ -53,6 +53,15 @@ fn whole() -> Value {
     })
 }
 
+/// The kinds of a definition's steps, in order.
+fn kinds(definition: &Value) -> Vec<&str> {
+    let steps = definition["build_steps"].as_array().unwrap();
+    let kinds = steps
+        .iter()
+        .flat_map(|step| step.as_object().unwrap().keys());
+    kinds.map(String::as_str).collect()
+}
+
 #[tokio::test]
 async fn a_right_request_is_valid_and_leaves_nothing_behind() {
     let app = TestApp::start().await;
@@ -199,13 +208,10 @@ async fn a_plan_says_what_the_build_will_record_and_no_value_of_a_variable() {
     };
     assert_eq!(steps["env_assignments"], untold(&["A", "B"]));
     assert_eq!(steps["build_envs"], json!({"BUILD_ONLY": "[REDACTED]"}));
-    let kinds: Vec<&String> = steps["build_steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|step| step.as_object().unwrap().keys())
-        .collect();
-    assert_eq!(kinds, ["AptInstall", "Run", "Copy", "GitClone", "Workdir"]);
+    assert_eq!(
+        kinds(steps),
+        ["AptInstall", "Run", "Copy", "GitClone", "Workdir"]
+    );
     assert_eq!(
         steps["build_steps"][1],
         json!({"Run": {"command": "echo hi", "user": "app"}})
